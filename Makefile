@@ -1,0 +1,55 @@
+# make demo    everything set up, then a synthetic drive -> mAP, demo/drive.mp4, demo/drive.gif
+# make test    everything set up, then all tests
+# make check   format, lint, types, import contracts, tests: what CI runs
+# make lock    resolve pyproject.toml anew into requirements/*.lock
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+SHELL := /bin/bash
+
+.PHONY: demo test check lint lock clean
+.DELETE_ON_ERROR:
+
+demo: .venv/core
+	$(BIN)/urbandet demo --out demo
+
+test: .venv/all
+	$(BIN)/pytest
+
+check: lint test
+
+lint: .venv/all
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.venv/made:
+	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "needs Python 3.11 with venv and pip: install it (Debian: python3.11 and python3.11-venv) or name it with make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/core: .venv/made requirements/core.lock pyproject.toml
+	$(BIN)/pip install --quiet --require-hashes -r requirements/core.lock
+	$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@
+
+.venv/all: .venv/made requirements/all.lock requirements/odapi.lock pyproject.toml
+	$(BIN)/pip install --quiet --require-hashes -r requirements/all.lock
+	$(BIN)/pip install --quiet --require-hashes --no-deps -r requirements/odapi.lock
+	$(BIN)/pip install --quiet --no-deps --editable .
+	@touch .venv/core $@
+
+# uv writes no index address into a lock; its own version is pinned so that a lock is reproducible
+lock: .venv/made
+	$(BIN)/pip install --quiet uv==0.13.9
+	$(BIN)/uv pip compile pyproject.toml --extra train --extra dev --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements/all.lock
+	$(BIN)/uv pip compile pyproject.toml --constraints requirements/all.lock --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements/core.lock
+	$(BIN)/uv pip compile requirements/odapi.in --no-deps --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements/odapi.lock
+
+clean:
+	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

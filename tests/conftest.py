@@ -1,0 +1,101 @@
+"""Fixtures shared by all tests."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from urbandet_ray.storage import S3Options
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def realdata() -> Path:
+    """The folder of real records, models and frames; tests that need it skip without it."""
+    folder = Path(
+        os.environ.get("URBANDET_REALDATA", REPOSITORY.parent / "shared" / "data")
+    ).resolve()
+    if not (folder / "waymo").is_dir():
+        pytest.skip(f"no real data in {folder}; set URBANDET_REALDATA to a folder that has it")
+    return folder
+
+
+_NO_OTHER_AWS = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """An S3 server (moto) in a process of its own, spoken to over HTTP on loopback."""
+
+    endpoint_url: str
+
+    @property
+    def options(self) -> S3Options:
+        """What Storage needs to reach it."""
+        return S3Options(endpoint_url=self.endpoint_url)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a subprocess needs to reach it through s3:// alone."""
+        return {**_NO_OTHER_AWS, "AWS_ENDPOINT_URL": self.endpoint_url}
+
+    def make_bucket(self, name: str) -> str:
+        """Make a bucket; returns its URI, s3://name."""
+        import boto3
+
+        boto3.client("s3", endpoint_url=self.endpoint_url).create_bucket(Bucket=name)
+        return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def aws_test_credentials() -> Iterator[None]:
+    """Made-up credentials, and nothing of the AWS set-up of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        for name, value in _NO_OTHER_AWS.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="session")
+def s3_server(
+    tmp_path_factory: pytest.TempPathFactory, aws_test_credentials: None
+) -> Iterator[S3Server]:
+    """One moto server for the whole session; make a bucket of your own in it."""
+    log = tmp_path_factory.mktemp("moto") / "log.txt"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
+            env={**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": "50"},  # longer listings come in pages
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        yield S3Server(_wait_for_url(process, log))
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_for_url(process: "subprocess.Popen[bytes]", log: Path) -> str:
+    until = time.monotonic() + 60
+    while time.monotonic() < until and process.poll() is None:
+        if told := re.search(r"Running on (http://[\d.]+:\d+)", log.read_text()):
+            return told[1]
+        time.sleep(0.05)
+    raise RuntimeError(f"moto did not start: {log.read_text()}")

@@ -1,0 +1,159 @@
+"""The configs of a run: what can be set, what it means, what it is by default."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of a config: fixed once read, and every key is known."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class StorageConfig(Section):
+    """How s3:// is reached; credentials come from AWS's default chain."""
+
+    region: str | None = None
+    """AWS region; None takes it from the environment or profile."""
+    endpoint_url: str | None = None
+    """Another S3 server, http://host:port; None is AWS, or AWS_ENDPOINT_URL where set."""
+    anonymous: bool = False
+    """Read public buckets without credentials."""
+
+
+class ModelConfig(Section):
+    """Which detector, and how its answers are read."""
+
+    uri: str = "shipped"
+    """`shipped`, a .tflite file with its NMS op, or the OD API's SavedModel folder."""
+    labels: str | None = None
+    """The model's own classes (label_map.pbtxt or a name a line); None looks beside the model."""
+    mapping: str | None = None
+    """Turns the model's classes into ours: `coco-to-street` or a YAML; None matches names."""
+    score_min: Share = 0.01
+    """Detections below this score are dropped; a higher one makes mAP a lower bound."""
+    max_detections: Positive = 100
+    """At most this many a frame, best first."""
+    threads: Positive = 1
+    """CPU threads of the model in each actor."""
+    mean: float | None = None
+    """Mean subtracted from pixels of a float TFLite input; None takes the model's metadata."""
+    std: Annotated[float, Field(gt=0)] | None = None
+    """Divisor after the mean; None takes the model's metadata."""
+
+
+class DrawConfig(Section):
+    """Annotated frames."""
+
+    enabled: bool = True
+    """Write one annotated JPEG a frame."""
+    score_min: Share = 0.3
+    """Only detections of at least this score are drawn; all are kept in the results."""
+    truth: bool = False
+    """Draw the records' own boxes too."""
+    jpeg_quality: Annotated[int, Field(ge=30, le=100)] = 90
+    """Quality of the annotated JPEGs."""
+
+
+class ShardConfig(Section):
+    """A shard is the unit of work and of commit: consecutive records of one file."""
+
+    frames: Positive = 64
+    """Records in a shard at most."""
+    megabytes: Positive = 32
+    """Encoded bytes in a shard at most, so that memory stays bounded whatever the frames' size."""
+
+
+class ActorConfig(Section):
+    """The pool of model actors."""
+
+    min: Positive | None = None
+    """Actors at the start; None is one per core, or per GPU where `gpus` is set."""
+    max: Positive | None = None
+    """Ray Data grows the pool up to this; None is the same as min."""
+    gpus: Annotated[float, Field(ge=0)] = 0
+    """GPUs an actor holds; 0.5 puts two actors on one GPU."""
+    shards_in_flight: Positive = 2
+    """Shards an actor works on at a time: one is decoded while the other is drawn and written."""
+    decode_threads: Positive = 1
+    """Threads an actor decodes with."""
+    draw_threads: Positive = 1
+    """Threads an actor draws, encodes and writes with; more where the output is s3://."""
+
+
+class RayConfig(Section):
+    """Which Ray runs it."""
+
+    address: str | None = None
+    """`auto` or host:port of a cluster; None is RAY_ADDRESS where set, else a Ray of its own."""
+    num_cpus: Positive | None = None
+    """Cores of the Ray it starts itself; None is all."""
+    object_store_mb: Annotated[int, Field(ge=80)] = 256
+    """Object store of the Ray it starts itself: encoded shards on their way, nothing else."""
+
+
+class InferConfig(Section):
+    """`urbandet infer`, jobs/batch_infer.py."""
+
+    input: str
+    """TFRecords, a folder of images or a video; local or s3://."""
+    output: str
+    """Run folder; local or s3://. An unfinished run of the same settings is resumed."""
+    model: ModelConfig = ModelConfig()
+    labels: str | None = None
+    """Our classes (label_map.pbtxt); None is 1 vehicle, 2 pedestrian, 4 cyclist."""
+    batch_size: Positive = 8
+    """Frames the model is given at a time."""
+    max_bad_records: Annotated[int, Field(ge=0)] = 100
+    """More dead letters than this fail the run."""
+    max_pixels: Positive = 100_000_000
+    """Larger images become dead letters before they are decoded."""
+    coco: bool = False
+    """Also write coco/results.json and coco/images.json."""
+    draw: DrawConfig = DrawConfig()
+    shard: ShardConfig = ShardConfig()
+    actors: ActorConfig = ActorConfig()
+    ray: RayConfig = RayConfig()
+    storage: StorageConfig = StorageConfig()
+
+
+class EvalConfig(Section):
+    """`urbandet eval`, jobs/evaluate.py."""
+
+    run: str
+    """Run folder of an inference."""
+    truth: str
+    """Records with labels: the run's input or a copy of it."""
+    output: str | None = None
+    """Where metrics.json goes; None is the run folder."""
+    storage: StorageConfig = StorageConfig()
+
+
+class VideoConfig(Section):
+    """`urbandet video`, jobs/make_video.py."""
+
+    run: str
+    """Run folder of an inference."""
+    output: str
+    """The video: .mp4, .webm or .gif; local or s3://."""
+    fps: Annotated[float, Field(gt=0, le=240)] = 10.0
+    """Frames a second; Waymo's cameras run at 10."""
+    source: Literal["auto", "frames", "records"] = "auto"
+    """The run's annotated frames, or its input drawn anew; auto draws anew where it must."""
+    input: str | None = None
+    """Where the run's input is now, if it moved."""
+    score_min: Share | None = None
+    """Draw only detections of at least this score; None is what the run drew."""
+    truth: bool = False
+    """Draw the records' own boxes too."""
+    segment: str | None = None
+    """Only this segment."""
+    compare: str | None = None
+    """A second run over the same input, shown to the right."""
+    storage: StorageConfig = StorageConfig()
