@@ -1,0 +1,207 @@
+"""Files on local disks: whole or not at all, also when the process dies halfway."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from urbandet_ray.errors import AccessError, ConflictError, NotFoundError, StorageError
+from urbandet_ray.storage.options import FileInfo
+from urbandet_ray.storage.uris import glob_regex, has_glob, split_glob
+
+_COPY_BYTES = 1 << 20
+_UNFINISHED = re.compile(r"\..*\.[0-9a-f]{12}\.tmp")
+
+
+def list_files(path: Path) -> Iterator[FileInfo]:
+    """Files below a folder, the file itself, or the matches of a pattern, in the order of S3."""
+    text = str(path)
+    if not has_glob(text) or path.exists():
+        yield from _list_existing(path)
+        return
+    base, pattern = split_glob(text)
+    regex, found = glob_regex(pattern), False
+    depth = None if "**" in pattern else pattern.count("/")
+    if Path(base or "/").is_dir():
+        for info in _walk(base or "/", depth):
+            if regex.fullmatch(os.path.relpath(info.uri, base or "/")):
+                found = True
+                yield info
+    if not found:
+        raise NotFoundError(f"no file matches {path}: check the pattern, or quote it in the shell")
+
+
+def _list_existing(path: Path) -> Iterator[FileInfo]:
+    if path.is_dir():
+        yield from _walk(str(path), None)
+    else:
+        yield info(path)
+
+
+def _walk(folder: str, depth: int | None) -> Iterator[FileInfo]:
+    """Depth first; folders sort as "name/", so that whole paths come in lexicographic order."""
+    with _translated("list", Path(folder)):
+        entries = [
+            (entry.name + ("/" if entry.is_dir() else ""), entry)
+            for entry in os.scandir(folder)
+            if not (entry.name.startswith(".") or entry.name.endswith(".tmp"))
+        ]
+    for name, entry in sorted(entries, key=lambda pair: os.fsencode(pair[0])):
+        if name.endswith("/"):
+            if depth is None or depth > 0:
+                yield from _walk(entry.path, None if depth is None else depth - 1)
+            continue
+        try:
+            stat = entry.stat()
+        except FileNotFoundError:  # deleted since it was listed, or a dangling link
+            continue
+        yield FileInfo(entry.path, stat.st_size, str(stat.st_mtime_ns))
+
+
+def info(path: Path) -> FileInfo:
+    """Size and version of a file."""
+    with _translated("look at", path):
+        stat = path.stat()
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder, expected a file")
+    return FileInfo(str(path), stat.st_size, str(stat.st_mtime_ns))
+
+
+def exists(path: Path) -> bool:
+    """Whether a file (not a folder) is there."""
+    with _translated("look at", path):
+        try:
+            return not os.path.isdir(path) and bool(path.stat())  # noqa: PTH112 - swallows EACCES
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+
+def open_read(path: Path, offset: int, expect_version: str | None) -> BinaryIO:
+    """Open for reading at an offset."""
+    with _translated("read", path):
+        stream = path.open("rb")
+        version = str(os.fstat(stream.fileno()).st_mtime_ns)
+        if expect_version is not None and version != expect_version:
+            stream.close()
+            raise StorageError(
+                f"{path} changed since it was listed (version {expect_version}, now {version}): "
+                "start again from the listing"
+            )
+        stream.seek(offset)
+        return stream
+
+
+def write_bytes(
+    path: Path, data: bytes, *, if_absent: bool, if_version: str | None, durable: bool = True
+) -> str:
+    """Write whole or not at all; see Storage.write_bytes."""
+    return _write(path, lambda out: out.write(data), if_absent, if_version, durable)
+
+
+def copy_in(source: IO[bytes], path: Path) -> None:
+    """Write a stream's rest to a file, whole or not at all."""
+    _write(path, lambda out: shutil.copyfileobj(source, out, _COPY_BYTES), False, None)
+
+
+def delete(path: Path) -> None:
+    """Remove a file; a missing one is fine."""
+    with _translated("delete", path), suppress(FileNotFoundError, NotADirectoryError):
+        path.unlink()
+
+
+def sweep(folder: Path) -> int:
+    """Remove what killed writers left unfinished below a folder; returns how many files."""
+    count = 0
+    for base, _, names in os.walk(folder):
+        for name in names:
+            if _UNFINISHED.fullmatch(name):
+                Path(base, name).unlink(missing_ok=True)
+                count += 1
+    return count
+
+
+def _write(
+    path: Path,
+    fill: Callable[[BinaryIO], object],
+    if_absent: bool,
+    if_version: str | None,
+    durable: bool = True,
+) -> str:
+    temp = path.parent / f".{path.name[:180]}.{uuid.uuid4().hex[:12]}.tmp"
+    with _translated("write", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temp.open("wb") as out:
+                fill(out)
+                out.flush()
+                if durable:
+                    os.fsync(out.fileno())
+            guarded = if_absent or if_version is not None
+            with _folder_lock(path.parent) if guarded else nullcontext():
+                if guarded:
+                    _check_guard(path, if_absent, if_version)
+                version = _newer_version(temp, path)
+                temp.replace(path)
+        finally:
+            temp.unlink(missing_ok=True)
+    return version
+
+
+def _check_guard(path: Path, if_absent: bool, if_version: str | None) -> None:
+    found = str(path.stat().st_mtime_ns) if os.path.lexists(path) else None
+    if if_absent and found is not None:
+        raise ConflictError(f"{path} exists already: somebody else wrote it first")
+    if if_version is not None and found != if_version:
+        state = "was deleted" if found is None else f"has version {found}"
+        raise ConflictError(f"{path} {state}, expected version {if_version}: somebody else wrote")
+
+
+def _newer_version(temp: Path, path: Path) -> str:
+    """Give the new file an mtime above the old one's: clocks tick coarser than files change."""
+    stat = temp.stat()
+    old_ns = path.stat().st_mtime_ns if path.is_file() else 0
+    if stat.st_mtime_ns <= old_ns:
+        os.utime(temp, ns=(stat.st_atime_ns, old_ns + 1))
+    return str(temp.stat().st_mtime_ns)
+
+
+@contextmanager
+def _folder_lock(folder: Path) -> Iterator[None]:
+    """One guarded write at a time in a folder, across processes of this host."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks for folders
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _translated(action: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFoundError(f"{path} does not exist (tried to {action} it)") from error
+    except PermissionError as error:
+        raise AccessError(
+            f"not allowed to {action} {path}: user id {os.geteuid()} lacks the file permission"
+        ) from error
+    except IsADirectoryError as error:
+        raise StorageError(f"{path} is a folder, expected a file") from error
+    except OSError as error:
+        hint = {
+            errno.ENOSPC: ": free some space on that disk",
+            errno.EDQUOT: ": the quota is used up",
+            errno.EROFS: ": the disk is mounted read-only",
+        }.get(error.errno or 0, "")
+        reason = re.sub(r"\s+", " ", error.strerror or str(error))
+        raise StorageError(f"cannot {action} {path}: {reason}{hint}") from error
