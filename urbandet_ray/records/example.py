@@ -1,0 +1,316 @@
+"""TF Example <-> Frame, with every key of the OD API's decoder.
+
+Keys and meanings: object_detection/data_decoders/tf_example_decoder.py. Boxes are stored
+normalised to [0, 1] and are xyxy pixels in a Frame.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urbandet_ray.boxes import boxes_from_yxyx_norm, boxes_to_yxyx_norm, clip_boxes
+from urbandet_ray.errors import RecordError
+from urbandet_ray.frames import Frame, Truth
+from urbandet_ray.records.example_proto import example_class
+from urbandet_ray.records.images import encode_png, image_size
+
+Column = list[Any]
+
+_OBJECT = "image/object/"
+_BBOX = ("ymin", "xmin", "ymax", "xmax")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_OUTSIDE_TOLERANCE = 1e-4
+"""So far outside [0, 1] is rounding, not a wrong label: 0.06 px on 640 px."""
+
+
+def frame_from_example(data: bytes, *, default_key: str, segment: str) -> Frame:
+    """Read a frame; labels that cannot be used are left out (see frame_and_problems_from_example).
+
+    Raises:
+        RecordError: not-an-example, or no-image-key.
+    """
+    return frame_and_problems_from_example(data, default_key=default_key, segment=segment)[0]
+
+
+def frame_and_problems_from_example(
+    data: bytes, *, default_key: str, segment: str
+) -> tuple[Frame, tuple[str, ...]]:
+    """Read a frame and what is wrong with its labels; the frame can be inferred all the same.
+
+    Boxes are clipped to the image; those that are not finite, inverted or empty after clipping are
+    left out of the truth. Columns that do not fit together make the truth None. A record
+    without any image/object key is unlabelled: its truth is None, and no problem.
+
+    Args:
+        data: a serialised tf.train.Example.
+        default_key: the frame_key where the record names its frame only by the file it is in.
+        segment: the drive.
+
+    Returns:
+        The frame, and "reason: detail" a problem: bad-labels, no-class-id, size-mismatch,
+        box-not-finite, box-inverted, box-outside, box-empty.
+
+    Raises:
+        RecordError: not-an-example, or no-image-key.
+    """
+    features = parse_features(data)
+    encoded = _only(features, "image/encoded", "bytes")
+    if not isinstance(encoded, bytes) or not encoded:
+        raise RecordError(
+            "no-image-key", f"no image/encoded bytes in the record; it has {_some(features)}"
+        )
+    problems: list[str] = []
+    image_format, size_wh = _format_and_size(features, encoded, problems)
+    frame = Frame(
+        frame_key=_frame_key(features, default_key, segment),
+        segment=segment,
+        encoded=encoded,
+        format=image_format,
+        size_wh=size_wh,
+        truth=_read_truth(features, size_wh, problems),
+    )
+    return frame, tuple(problems)
+
+
+def example_from_frame(frame: Frame, source_name: str = "") -> bytes:
+    """Serialise a frame as a tf.train.Example the OD API reads.
+
+    Args:
+        frame: encoded as JPEG or PNG; a missing size is read from the image.
+        source_name: image/source_id; the frame_key where it is empty.
+
+    Raises:
+        RecordError: raw-image (encode it first), or undecodable-image where the size is needed.
+    """
+    if frame.format not in ("jpeg", "png"):
+        raise RecordError(
+            "raw-image",
+            f"frame {frame.frame_key} is {frame.format}: encode it as JPEG or PNG first",
+        )
+    width, height = frame.size_wh or image_size(frame.encoded)[1:]
+    example = example_class()()
+    feature = example.features.feature
+    for key, value in (
+        ("image/encoded", frame.encoded),
+        ("image/format", frame.format.encode()),
+        ("image/filename", frame.frame_key.encode()),
+        ("image/source_id", (source_name or frame.frame_key).encode()),
+        ("image/key/sha256", hashlib.sha256(frame.encoded).hexdigest().encode()),
+    ):
+        feature[key].bytes_list.value.append(value)
+    feature["image/width"].int64_list.value.append(width)
+    feature["image/height"].int64_list.value.append(height)
+    if frame.truth is not None:
+        _write_truth(feature, frame.truth, (width, height))
+    serialised: bytes = example.SerializeToString(deterministic=True)
+    return serialised
+
+
+def parse_features(data: bytes) -> Mapping[str, Any]:
+    """The Feature messages of a serialised Example by key.
+
+    Raises:
+        RecordError: not-an-example.
+    """
+    from google.protobuf.message import DecodeError
+
+    example = example_class()()
+    try:
+        example.ParseFromString(data)
+    except DecodeError as error:
+        raise RecordError(
+            "not-an-example", f"{len(data)} bytes are no tf.Example: {error}"
+        ) from None
+    features: Mapping[str, Any] = example.features.feature
+    if not features:
+        raise RecordError("not-an-example", f"{len(data)} bytes hold no tf.Example features")
+    return features
+
+
+def _column(features: Mapping[str, Any], key: str, kind: str) -> Column | None:
+    """The values of a key; None where it is absent or of another kind."""
+    feature = features.get(key)
+    if feature is None or feature.WhichOneof("kind") not in (f"{kind}_list", None):
+        return None
+    return list(getattr(feature, f"{kind}_list").value)
+
+
+def _only(features: Mapping[str, Any], key: str, kind: str) -> Any:
+    column = _column(features, key, kind)
+    return column[0] if column else None
+
+
+def _some(features: Mapping[str, Any]) -> str:
+    keys = sorted(features)
+    return ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
+
+
+def _frame_key(features: Mapping[str, Any], default_key: str, segment: str) -> str:
+    """source_id or filename, unless it names the whole file (Waymo converters write that)."""
+    for key in ("image/source_id", "image/filename"):
+        name = _text(_only(features, key, "bytes")).strip()
+        base = name.rsplit("/", 1)[-1]
+        stem, dot, suffix = base.rpartition(".")
+        is_image = f"{dot}{suffix}".lower() in _IMAGE_SUFFIXES and bool(stem)
+        names_file = "tfrecord" in base or f"--{segment}".endswith(f"--{base}")
+        if is_image or (base[-1:].isdigit() and not names_file):
+            return name[: -len(suffix) - 1] if is_image else name
+    return default_key
+
+
+def _format_and_size(
+    features: Mapping[str, Any], encoded: bytes, problems: list[str]
+) -> tuple[str, tuple[int, int] | None]:
+    """Both from the image's own header, as its pixels decide; else from the keys."""
+    width = _only(features, "image/width", "int64")
+    height = _only(features, "image/height", "int64")
+    stated = (width, height) if width and height and min(width, height) > 0 else None
+    try:
+        image_format, *size = image_size(encoded)
+    except RecordError:
+        named = _text(_only(features, "image/format", "bytes")).lower()
+        return ("png" if named == "png" else "jpeg"), stated
+    actual = (size[0], size[1])
+    if stated is not None and stated != actual:
+        problems.append(
+            f"size-mismatch: image/width, image/height say {stated[0]}x{stated[1]}, the image is "
+            f"{actual[0]}x{actual[1]}; boxes are taken relative to the image"
+        )
+    return image_format, actual
+
+
+def _read_truth(
+    features: Mapping[str, Any], size_wh: tuple[int, int] | None, problems: list[str]
+) -> Truth | None:
+    if not any(key.startswith(_OBJECT) for key in features):
+        return None
+    if size_wh is None:
+        problems.append("bad-labels: the image's size is unknown, so boxes have no pixels")
+        return None
+    try:
+        columns = dict(_truth_columns(features))
+    except RecordError as error:
+        problems.append(str(error))
+        return None
+    boxes_norm = np.stack([columns.pop(f"bbox/{side}") for side in _BBOX], axis=1)
+    n = len(boxes_norm)
+    texts = tuple(_text(text) for text in columns["class/text"]) or ("",) * n
+    ids = columns["class/label"]
+    if n and not len(ids):
+        problems.append(f"no-class-id: {n} boxes have no image/object/class/label; their id is 0")
+        ids = np.zeros(n, np.int32)
+    truth = Truth.of(
+        clip_boxes(boxes_from_yxyx_norm(boxes_norm, size_wh), size_wh),
+        ids,
+        texts,
+        difficult=_or_none(columns["difficult"]),
+        is_crowd=_or_none(columns["is_crowd"]),
+        group_of=_or_none(columns["group_of"]),
+        masks_png=tuple(columns["mask"]) or None,
+        areas_px=_or_none(columns["area"]),
+        weights=_or_none(columns["weight"]),
+    )
+    return _keep_usable(truth, boxes_norm, problems)
+
+
+def _truth_columns(features: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Columns of the objects; the boxes' four must agree, others may be absent or empty.
+
+    Raises:
+        RecordError: bad-labels: a column of another length or kind.
+    """
+    n: int | None = None
+    for name, kind, dtype in _COLUMNS:
+        key = _OBJECT + name
+        values = _column(features, key, kind)
+        if values is None and key in features:
+            found = features[key].WhichOneof("kind")
+            raise RecordError("bad-labels", f"{key} is a {found}, expected a {kind}_list")
+        values = values or []
+        n = len(values) if n is None else n
+        if len(values) != n and (values or name.startswith("bbox/")):
+            raise RecordError(
+                "bad-labels", f"{key} has {len(values)} values, {_OBJECT}bbox/ymin has {n}"
+            )
+        if name == "class/label" and any(not -(2**31) <= value < 2**31 for value in values):
+            raise RecordError(
+                "bad-labels", f"{key} has an id beyond 32 bits: {max(values, key=abs)}"
+            )
+        yield name, values if dtype is None else np.array(values, dtype)
+
+
+_COLUMNS: tuple[tuple[str, str, type[np.generic] | None], ...] = (
+    *((f"bbox/{side}", "float", np.float32) for side in _BBOX),
+    ("class/label", "int64", np.int32),
+    ("class/text", "bytes", None),
+    ("difficult", "int64", np.bool_),
+    ("is_crowd", "int64", np.bool_),
+    ("group_of", "int64", np.bool_),
+    ("mask", "bytes", None),
+    ("area", "float", np.float32),
+    ("weight", "float", np.float32),
+)
+
+
+def _or_none(column: NDArray[Any]) -> NDArray[Any] | None:
+    return column if len(column) else None
+
+
+def _keep_usable(truth: Truth, boxes_norm: NDArray[np.float32], problems: list[str]) -> Truth:
+    low, high = boxes_norm[:, :2], boxes_norm[:, 2:]
+    if ((low >= 0) & (low < high) & (high <= 1)).all():  # nearly always; false for NaN
+        return truth
+    finite = np.isfinite(boxes_norm).all(axis=1)
+    inverted = finite & (high < low).any(axis=1)
+    outside = finite & (
+        (boxes_norm < -_OUTSIDE_TOLERANCE) | (boxes_norm > 1 + _OUTSIDE_TOLERANCE)
+    ).any(axis=1)
+    clipped = truth.boxes_xyxy
+    empty = finite & ~inverted & (clipped[:, 2:] <= clipped[:, :2]).any(axis=1)
+    for reason, rows in (
+        ("box-not-finite", ~finite),
+        ("box-inverted", inverted),
+        ("box-outside", outside),
+        ("box-empty", empty),
+    ):
+        for row in np.flatnonzero(rows):
+            sides = ", ".join(
+                f"{side} {value:g}" for side, value in zip(_BBOX, boxes_norm[row], strict=True)
+            )
+            problems.append(f"{reason}: box {row} has {sides}")
+    usable = np.asarray(finite & ~inverted & ~empty, bool)
+    return truth if usable.all() else truth.keep(usable)
+
+
+def _write_truth(feature: Any, truth: Truth, size_wh: tuple[int, int]) -> None:
+    boxes_norm = boxes_to_yxyx_norm(truth.boxes_xyxy, size_wh)
+    for column, side in zip(boxes_norm.T, _BBOX, strict=True):
+        _put(feature, f"bbox/{side}", "float", column.tolist())
+    _put(feature, "class/label", "int64", truth.class_ids.tolist())
+    _put(feature, "class/text", "bytes", [text.encode() for text in truth.class_texts])
+    for name in ("difficult", "is_crowd", "group_of"):
+        _put(feature, name, "int64", getattr(truth, name).astype(int).tolist())
+    if truth.areas_px is not None:
+        _put(feature, "area", "float", truth.areas_px.tolist())
+    if truth.weights is not None:
+        _put(feature, "weight", "float", truth.weights.tolist())
+    if any(truth.masks_png):
+        # the OD API decodes every mask: one that is missing among others is an empty picture
+        width, height = size_wh
+        blank = b"" if all(truth.masks_png) else encode_png(np.zeros((height, width), np.uint8))
+        _put(feature, "mask", "bytes", [mask or blank for mask in truth.masks_png])
+
+
+def _put(feature: Any, name: str, kind: str, values: Column) -> None:
+    target = getattr(feature[_OBJECT + name], f"{kind}_list")
+    target.SetInParent()  # an empty column is still there: the frame is labelled, with nothing
+    target.value.extend(values)

@@ -1,0 +1,60 @@
+"""What frames are read from, and what comes out: the values that listing and readers share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from urbandet_ray.errors import RecordError
+from urbandet_ray.frames import Frame
+from urbandet_ray.storage import FileInfo
+
+SourceKind = Literal["tfrecord", "images", "video"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing frames are read from: a TFRecord file, a folder of images, or a video.
+
+    Attributes:
+        kind: what it is.
+        uri: the file, or the folder of images.
+        name: unique among the sources of a listing, safe as a file name, and the same for a
+            local folder and its copy on S3.
+        segment: the drive its frames belong to.
+        size_bytes: of the file, or of all images together.
+        version: changes when the content does.
+        files: the images in natural order; empty for the other kinds.
+    """
+
+    kind: SourceKind
+    uri: str
+    name: str
+    segment: str
+    size_bytes: int
+    version: str
+    files: tuple[FileInfo, ...] = ()
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """One record of a source: a frame, or the reason why there is none.
+
+    Attributes:
+        index: position in the source; bad ones count.
+        offset: where reading may start again: a byte of the (decompressed) TFRecord file, the
+            position of an image or video frame.
+        next_offset: the offset of the record after it.
+        uri: the file it came from.
+        raw: the bytes as they were stored; those of the pixels for a video frame.
+        frame: the frame, None where there is an error.
+        error: why the record cannot be used.
+    """
+
+    index: int
+    offset: int
+    next_offset: int
+    uri: str
+    raw: bytes
+    frame: Frame | None
+    error: RecordError | None

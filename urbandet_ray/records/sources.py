@@ -1,0 +1,203 @@
+"""Finds what frames can be read from, in drive order, and reads it: TFRecords, images, videos."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+from urbandet_ray.errors import InputError, RecordError
+from urbandet_ray.records.bytestream import read_exactly
+from urbandet_ray.records.readers import read_images, read_tfrecord, read_video
+from urbandet_ray.records.source import Source, SourceKind, SourceRecord
+from urbandet_ray.records.tfrecord import HEADER_BYTES, decompress, is_record_header
+from urbandet_ray.storage import FileInfo, Storage
+from urbandet_ray.storage.uris import S3Location, has_glob, parse_uri, split_glob
+
+__all__ = ["Source", "SourceRecord", "list_sources", "read_source"]
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm"})
+_TFRECORD_NAME = re.compile(r"tfrecord|\.tfrec(\.gz)?$|\.records?(-\d+-of-\d+)?(\.gz)?$", re.I)
+_OTHER_SUFFIX = re.compile(
+    r"\.(txt|md|jsonl?|ya?ml|csv|pbtxt|config|py|sh|html|index|parquet|zip)$", re.I
+)
+_DATA_SUFFIX = re.compile(
+    r"(\.(tfrecords?|tfrec|records?))?(\.gz)?$|\.(mp4|mov|avi|mkv|webm|jpe?g|png)$", re.I
+)
+_EXPECTED = (
+    "TFRecord files, folders of images (.jpg, .jpeg, .png) "
+    "or videos (.mp4, .mov, .avi, .mkv, .webm)"
+)
+_SNIFFED_FILES = 20
+_NAME_CHARACTERS = 120
+
+
+@dataclass(frozen=True)
+class _Found:
+    relative: str
+    info: FileInfo
+
+
+def list_sources(uri: str, storage: Storage) -> list[Source]:
+    """The sources at a file, below a folder or prefix, or matching a pattern, in drive order.
+
+    Drive order is the natural order of the relative paths: frame_2 before frame_10. Each folder
+    that holds images is one source. An empty TFRecord file is a source without records.
+
+    Raises:
+        InputError: the folder is empty, or holds nothing to read frames from.
+        NotFoundError: nothing is there.
+        StorageError: it cannot be listed.
+    """
+    infos = list(storage.list_files(uri))
+    if not infos:
+        raise InputError(f"{uri} is an empty folder: expected {_EXPECTED}")
+    base, is_file = _base_of(uri, infos)
+    found = [_Found(info.uri[len(base) :].lstrip("/"), info) for info in infos]
+    kinds = {file.relative: _kind_by_name(file.relative) for file in found}
+    if not any(kinds.values()):
+        for file in found[:_SNIFFED_FILES]:
+            kinds[file.relative] = "tfrecord" if _holds_records(file.info, storage) else None
+    usable = [file for file in found if kinds[file.relative]]
+    if not usable:
+        raise InputError(_nothing_usable(uri, found, is_file))
+    singles = [
+        (file.relative, _file_source(kind, file))
+        for file in usable
+        if (kind := kinds[file.relative]) and (kind != "images" or is_file)
+    ]
+    images = [] if is_file else [file for file in usable if kinds[file.relative] == "images"]
+    listed = sorted(
+        [*singles, *_image_folders(images, base)], key=lambda pair: natural_key(pair[0])
+    )
+    return _named_uniquely(listed)
+
+
+def read_source(
+    source: Source, storage: Storage, *, first_index: int = 0, offset: int = 0
+) -> Iterator[SourceRecord]:
+    """Read a source's records in order, bad ones included; stop early by closing the iterator.
+
+    Args:
+        source: from list_sources; reading fails if it changed since then.
+        storage: reads it.
+        first_index: index of the first record wanted.
+        offset: that record's offset, from an earlier SourceRecord (`offset` or `next_offset`).
+
+    Raises:
+        StorageError: the source changed since it was listed, or cannot be read.
+    """
+    if source.kind == "tfrecord":
+        return read_tfrecord(source, storage, first_index, offset)
+    if source.kind == "images":
+        return read_images(source, storage, first_index)
+    return read_video(source, storage, first_index)
+
+
+def natural_key(path: str) -> tuple[object, ...]:
+    """Sort key under which frame_2 comes before frame_10, folder by folder."""
+    parts = []
+    for part in path.split("/"):
+        pieces = re.split(r"([0-9]+)", part.casefold())
+        parts.append(tuple(int(piece) if i % 2 else piece for i, piece in enumerate(pieces)))
+    return (tuple(parts), path)
+
+
+def _base_of(uri: str, infos: list[FileInfo]) -> tuple[str, bool]:
+    """The folder that relative paths start from, and whether the URI names one file."""
+    at = parse_uri(uri)
+    whole = at.uri.rstrip("/") if isinstance(at, S3Location) else str(at)
+    if [info.uri for info in infos] == [whole]:
+        return whole.rpartition("/")[0], True
+    if has_glob(whole) and not infos[0].uri.startswith(whole + "/"):
+        return split_glob(whole)[0], False
+    return whole, False
+
+
+def _kind_by_name(relative: str) -> SourceKind | None:
+    name = PurePosixPath(relative).name
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return "images"
+    if suffix in VIDEO_SUFFIXES:
+        return "video"
+    if _TFRECORD_NAME.search(name) and not _OTHER_SUFFIX.search(name):
+        return "tfrecord"
+    return None
+
+
+def _holds_records(info: FileInfo, storage: Storage) -> bool:
+    """Whether a file of any other name begins with a TFRecord header."""
+    try:
+        with storage.open_read(info.uri) as stream:
+            return is_record_header(read_exactly(decompress(stream), HEADER_BYTES))
+    except RecordError:
+        return False
+
+
+def _nothing_usable(uri: str, found: list[_Found], is_file: bool) -> str:
+    if is_file:
+        return f"{uri} is not something frames can be read from: expected {_EXPECTED}"
+    suffixes = Counter(PurePosixPath(file.relative).suffix or "no suffix" for file in found)
+    listed = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(6))
+    return f"{uri} holds nothing frames can be read from ({listed}): expected {_EXPECTED}"
+
+
+def _file_source(kind: SourceKind, file: _Found) -> Source:
+    info = file.info
+    files = (info,) if kind == "images" else ()
+    return Source(kind, info.uri, "", "", info.size_bytes, info.version, files)
+
+
+def _image_folders(images: list[_Found], base: str) -> Iterator[tuple[str, Source]]:
+    folders: dict[str, list[_Found]] = {}
+    for file in images:
+        folders.setdefault(file.relative.rpartition("/")[0], []).append(file)
+    for folder, members in folders.items():
+        members.sort(key=lambda file: natural_key(file.relative))
+        digest = hashlib.sha256()
+        for file in members:
+            digest.update(repr((file.relative, file.info.size_bytes, file.info.version)).encode())
+        source = Source(
+            kind="images",
+            uri=members[0].info.uri.rpartition("/")[0],
+            name="",
+            segment="",
+            size_bytes=sum(file.info.size_bytes for file in members),
+            version=digest.hexdigest()[:32],
+            files=tuple(file.info for file in members),
+        )
+        yield folder or base.rpartition("/")[2], source
+
+
+def _named_uniquely(listed: list[tuple[str, Source]]) -> list[Source]:
+    """Names from relative paths without suffix; where two would be alike, with a hash.
+
+    The segment is the last part alone, so that it does not depend on the folder that was listed,
+    unless two sources share it.
+    """
+    paths = [_DATA_SUFFIX.sub("", path) or path for path, _ in listed]
+    names = [_safe_name(path) for path in paths]
+    stems = [_safe_name(path.rpartition("/")[2] or path) for path in paths]
+    name_times = Counter(name.casefold() for name in names)
+    stem_times = Counter(stem.casefold() for stem in stems)
+    named = []
+    for (path, source), name, stem in zip(listed, names, stems, strict=True):
+        unique = name
+        if name_times[name.casefold()] > 1:
+            unique = f"{name}-{hashlib.sha256(f'{source.kind}:{path}'.encode()).hexdigest()[:8]}"
+        segment = stem if stem_times[stem.casefold()] == 1 else unique
+        named.append(replace(source, name=unique, segment=segment))
+    return named
+
+
+def _safe_name(path: str) -> str:
+    """Letters, digits and `.-_` only, at most 120; never hidden, as data readers skip . and _."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", path.replace("/", "--"))
+    if name != path.replace("/", "--") or len(name) > _NAME_CHARACTERS:
+        name = f"{name[:_NAME_CHARACTERS]}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+    return f"source{name}" if name[:1] in "._-" else name
