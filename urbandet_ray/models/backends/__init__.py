@@ -1,0 +1,1 @@
+"""What runs a model: LiteRT or TensorFlow, each behind `models.detector.Detector`."""

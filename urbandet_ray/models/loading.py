@@ -1,0 +1,196 @@
+"""From a model's name to a ready detector, the same way on the driver and in every actor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from urbandet_ray.errors import ConfigError, LabelError, NotFoundError
+from urbandet_ray.labels import STREET_LABELS, LabelMap
+from urbandet_ray.models.backends.answers import AnswerRules
+from urbandet_ray.models.backends.saved_model import SavedModelDetector
+from urbandet_ray.models.backends.tflite import TfliteDetector, TfliteFile
+from urbandet_ray.models.classes import (
+    ClassTable,
+    builtin_mapping_text,
+    builtin_mappings,
+    check_mapping_keys,
+    class_table,
+    parse_model_labels,
+    read_mapping,
+)
+from urbandet_ray.models.detector import Detector
+from urbandet_ray.models.sources import local_model, model_files, resolve_uri
+from urbandet_ray.storage import Storage, join_uri
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which model to run, and how; small and picklable, it travels to the actors."""
+
+    uri: str
+    """"shipped" (the package's own detector), a .tflite file or SavedModel folder; local or s3://."""
+    labels_uri: str | None = None
+    """The MODEL's classes: a label_map.pbtxt or a list with a class a line. None looks for
+    <stem>_labels.txt or <stem>_label_map.pbtxt, then inside the .tflite, then for label_map.pbtxt,
+    labels.txt or labelmap.txt beside the model."""
+    mapping: str | None = None
+    """Model class -> our class: "coco-to-street" or the path of a YAML. None: names must match."""
+    score_min: float = 0.3
+    """Detections with a lower score are dropped, in [0, 1]."""
+    max_detections: int = 100
+    """The best this many of a frame are kept; a TFLite model may itself stop at fewer."""
+    threads: int = 1
+    """CPU threads of the model's runtime."""
+    mean: float | None = None
+    """Taken from the pixels of a float-input TFLite model; None: its metadata's, else 127.5."""
+    std: float | None = None
+    """What they are then divided by; None: the metadata's, else 127.5."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.score_min <= 1:
+            raise ConfigError(f"score_min is {self.score_min}: give a number from 0 to 1")
+        if self.max_detections < 1 or self.threads < 1:
+            raise ConfigError(
+                f"max_detections is {self.max_detections} and threads {self.threads}: both start "
+                "at 1"
+            )
+        if self.std == 0:
+            raise ConfigError("std is 0: the pixels are divided by it; the usual value is 127.5")
+
+
+def load_detector(spec: ModelSpec, storage: Storage, target: LabelMap = STREET_LABELS) -> Detector:
+    """Load a model, ready to detect.
+
+    Args:
+        spec: which model, and how.
+        storage: opens its files.
+        target: the run's label map; detections carry its ids.
+
+    Raises:
+        ModelError: missing, broken, or of another kind.
+        LabelError: label map or mapping do not fit the model.
+        MissingExtraError: a SavedModel without TensorFlow.
+    """
+    path = local_model(spec.uri, storage)
+    if path.is_dir():
+        table = _table(spec, storage, target, embedded=None, class_count=None)
+        return SavedModelDetector(path, spec.uri, _rules(spec, table), spec.threads)
+    file = TfliteFile(path, spec.uri, spec.threads)
+    facts = file.facts
+    table = _table(spec, storage, target, facts.labels_text, facts.class_count)
+    return TfliteDetector(file, _rules(spec, table), spec.mean, spec.std)
+
+
+def model_fingerprint(spec: ModelSpec, storage: Storage) -> str:
+    """SHA-256 (hex) of all that decides a model's answers: files, labels, mapping, numbers.
+
+    The place of the files and the number of threads do not count.
+
+    Raises:
+        ModelError: missing or of another kind.
+        LabelError: no label map or mapping where the spec says.
+    """
+    path = local_model(spec.uri, storage)
+    digest = hashlib.sha256()
+    for file in model_files(path):
+        name = "" if path.is_file() else file.relative_to(path).as_posix()
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{name}\n{content}\n".encode())
+    found = _outside_labels(spec, storage)
+    parts = [
+        found[0] if found else "",
+        _mapping_text(spec.mapping, storage) if spec.mapping else "",
+        [spec.score_min, spec.max_detections, spec.mean, spec.std],
+    ]
+    digest.update(json.dumps(parts).encode())
+    return digest.hexdigest()
+
+
+def _rules(spec: ModelSpec, table: ClassTable) -> AnswerRules:
+    return AnswerRules(table, spec.score_min, spec.max_detections)
+
+
+def _table(
+    spec: ModelSpec,
+    storage: Storage,
+    target: LabelMap,
+    embedded: str | None,
+    class_count: int | None,
+) -> ClassTable:
+    found = _outside_labels(spec, storage, embedded)
+    if found is None:
+        looked = ", ".join(_label_places(resolve_uri(spec.uri)))
+        raise LabelError(
+            f"no label map for the model {spec.uri}; looked for {looked} and inside the model: "
+            "name its label_map.pbtxt or list of classes (labels_uri)"
+        )
+    labels = parse_model_labels(*found)
+    renames = None
+    if spec.mapping is not None:
+        renames = read_mapping(_mapping_text(spec.mapping, storage), spec.mapping)
+        if spec.mapping not in builtin_mappings():  # ours know several models' names
+            check_mapping_keys(renames, labels, spec.mapping)
+    return class_table(labels, target, renames, class_count)
+
+
+def _outside_labels(
+    spec: ModelSpec, storage: Storage, embedded: str | None = None
+) -> tuple[str, str] | None:
+    """Text and source of the model's label map; None where there is none.
+
+    A file named for this very model beats the labels inside it, and those beat a label_map.pbtxt
+    that merely lies in the same folder.
+    """
+    if spec.labels_uri is not None:
+        try:
+            return _text(spec.labels_uri, storage), spec.labels_uri
+        except NotFoundError as error:
+            raise LabelError(
+                f"no label map at {spec.labels_uri}: expected a label_map.pbtxt or a list with a "
+                "class a line"
+            ) from error
+    places = _label_places(resolve_uri(spec.uri))
+    own = 2  # the first two are named for the model
+    for place in places[:own]:
+        if storage.exists(place):
+            return _text(place, storage), place
+    if embedded is not None:
+        return embedded, f"inside {spec.uri}"
+    for place in places[own:]:
+        if storage.exists(place):
+            return _text(place, storage), place
+    return None
+
+
+def _label_places(uri: str) -> list[str]:
+    """Where a label map may lie: beside a .tflite file, or in and beside a SavedModel folder."""
+    folder, _, name = uri.rpartition("/")
+    stem = name.removesuffix(".tflite")
+    folder = folder or ("/" if uri.startswith("/") else ".")
+    general = ("label_map.pbtxt", "labels.txt", "labelmap.txt")
+    folders = [folder] if name.endswith(".tflite") else [uri, folder]
+    own = [join_uri(folder, f"{stem}_labels.txt"), join_uri(folder, f"{stem}_label_map.pbtxt")]
+    return own + [join_uri(each, file) for each in folders for file in general]
+
+
+def _mapping_text(mapping: str, storage: Storage) -> str:
+    text = builtin_mapping_text(mapping)
+    if text is not None:
+        return text
+    try:
+        return _text(mapping, storage)
+    except NotFoundError as error:
+        raise LabelError(
+            f"no class mapping {mapping!r}: expected the path of a YAML, or one of "
+            f"{', '.join(builtin_mappings())}"
+        ) from error
+
+
+def _text(uri: str, storage: Storage) -> str:
+    try:
+        return storage.read_bytes(uri).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise LabelError(f"{uri} is not UTF-8 text: is it a label map or mapping?") from error
