@@ -1,0 +1,281 @@
+"""How close the whole pipeline comes to what the machine can do.
+
+    python bench/pipeline.py                       # everything: about 8 minutes on 2 cores
+    python bench/pipeline.py --model M.tflite --labels L.txt --mapping coco-to-street
+
+Three questions, all answered in one run, since timings on shared machines only compare as ratios:
+
+1. overhead: frames/s of the pipeline with a detector that returns fixed boxes, divided by
+   cores x frames/s of a plain single-process loop doing the same decode, draw and encode.
+2. limit: frames/s of the pipeline with the real model, divided by cores / (CPU seconds a frame of
+   decode + model + draw + encode + write, each measured alone).
+3. memory: peak of the driver and of each actor at 200 and at 4,000 frames.
+
+The pipeline's frames/s run from the first shard's start to the last one's commit; Ray's own start
+and stop are printed beside them. Every pipeline run is a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from urbandet_ray.detections import Detections
+from urbandet_ray.frames import Frame, Image
+from urbandet_ray.labels import STREET_LABELS, LabelMap
+from urbandet_ray.models.detector import Detector
+from urbandet_ray.models.loading import ModelSpec, load_detector
+from urbandet_ray.records.images import decode_frame, encode_jpeg
+from urbandet_ray.records.sources import list_sources, read_source
+from urbandet_ray.records.streets import drive_frames
+from urbandet_ray.records.writer import write_frames
+from urbandet_ray.rendering.annotate import Annotator
+from urbandet_ray.storage import Storage
+
+CORES = os.cpu_count() or 1
+
+
+class FixedDetector:
+    """The same fifteen boxes for every frame, at no cost."""
+
+    labels: LabelMap = STREET_LABELS
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(5)
+        corner, size = rng.uniform(0, 500, (15, 2)), rng.uniform(20, 140, (15, 2))
+        boxes = np.concatenate([corner, corner + size], axis=1)
+        self._answer = Detections.of(boxes, rng.uniform(0.3, 1, 15), rng.choice([1, 2, 4], 15))
+
+    def detect(self, images: Sequence[Image]) -> list[Detections]:
+        """The fixed boxes, once an image."""
+        return [self._answer] * len(images)
+
+
+def write_records(folder: Path, count: int, per_file: int = 500) -> Path:
+    """Rendered frames in TFRecords, repeated to `count`; the unique ones are rendered once."""
+    unique = [frame for seed in (11, 12) for frame in drive_frames(seed, 20)]
+    for number, begin in enumerate(range(0, count, per_file)):
+        frames = (
+            Frame(f"f-{i:06d}", "bench", unique[i % 40].encoded, "jpeg", (640, 640))
+            for i in range(begin, min(begin + per_file, count))
+        )
+        write_frames(frames, folder / f"bench-{number:03d}.tfrecord")
+    return folder
+
+
+def read_frames(folder: Path, count: int) -> list[Frame]:
+    """The first frames of the records, encoded, in memory."""
+    storage = Storage()
+    frames: list[Frame] = []
+    for source in list_sources(str(folder), storage):
+        for record in read_source(source, storage):
+            if len(frames) == count:
+                return frames
+            assert record.frame is not None
+            frames.append(record.frame)
+    return frames
+
+
+def plain_loop(frames: Sequence[Frame], detector: Detector) -> float:
+    """Frames/s of one process: decode, detect, draw, encode, one frame after the other."""
+    annotator = Annotator(STREET_LABELS)
+    begin = time.perf_counter()
+    for frame in frames:
+        image = decode_frame(frame)
+        (detections,) = detector.detect([image])
+        encode_jpeg(annotator.annotate(image, detections, None), 90)
+    return len(frames) / (time.perf_counter() - begin)
+
+
+def stage_costs(frames: Sequence[Frame], detector: Detector, out: Path) -> dict[str, float]:
+    """CPU seconds a frame of each stage, measured alone."""
+    annotator, storage = Annotator(STREET_LABELS), Storage()
+    out.mkdir(parents=True, exist_ok=True)
+
+    def cost(work: Callable[[int], object]) -> float:
+        work(0)
+        begin = time.process_time()
+        for i in range(len(frames)):
+            work(i)
+        return (time.process_time() - begin) / len(frames)
+
+    images = [decode_frame(frame) for frame in frames]
+    answers = [a.above(0.3) for image in images for a in detector.detect([image])]
+    encoded = encode_jpeg(images[0], 90)
+    return {
+        "decode": cost(lambda i: decode_frame(frames[i])),
+        "model": cost(lambda i: detector.detect([images[i]])),
+        "draw": cost(lambda i: annotator.annotate(images[i], answers[i], None)),
+        "encode": cost(lambda i: encode_jpeg(images[i], 90)),
+        "write": cost(lambda i: storage.write_bytes(str(out / f"{i:06d}.jpg"), encoded)),
+    }
+
+
+def run_pipeline(records: Path, run: Path, make_detector: Callable[[], Detector]) -> dict:
+    """One pipeline run in this process; what it measured."""
+    from urbandet_ray.commands.infer import pace
+    from urbandet_ray.inference.job import InferJob
+    from urbandet_ray.inference.pipeline import ActorPool, run_inference
+    from urbandet_ray.inference.session import ray_session
+    from urbandet_ray.inference.shards import CutRule
+
+    storage = Storage()
+    job = InferJob(str(run), storage, make_detector, STREET_LABELS)
+    begin = time.time()
+    with ray_session():
+        sources = list_sources(str(records), storage)
+        result = run_inference(job, sources, CutRule(64, 32 << 20), ActorPool())
+    wall = time.time() - begin
+    actors: dict[int, float] = {}
+    for summary in result.summaries:
+        actors[summary.actor] = max(actors.get(summary.actor, 0), summary.peak_rss_mb)
+    return {
+        "frames": result.frames,
+        "frames_per_s": pace(result.summaries),
+        "wall_s": wall,
+        "driver_peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "actor_peak_mb": sorted(actors.values()),
+    }
+
+
+def in_own_process(records: Path, run: Path, model: Sequence[str]) -> dict:
+    """Run `run_pipeline` in a fresh interpreter."""
+    command = [sys.executable, __file__, "--run", str(records), str(run), *model]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def detector_maker(options: argparse.Namespace) -> Callable[[], Detector]:
+    """The detector the options ask for; the fixed one without --model."""
+    if not options.model:
+        return FixedDetector
+    spec = ModelSpec(
+        options.model, labels_uri=options.labels, mapping=options.mapping, score_min=0.01
+    )
+    return partial(load_detector, spec, Storage())
+
+
+def median(values: Sequence[float]) -> float:
+    """Middle value."""
+    return float(np.median(values))
+
+
+def measure_overhead(scratch: Path, frames: int, rounds: int) -> dict:
+    """Question 1: pipeline and plain loop in turn."""
+    records = write_records(scratch / "overhead", frames)
+    sample = read_frames(records, 300)
+    plain_loop(sample[:50], FixedDetector())
+    loops, pipelines = [], []
+    for number in range(rounds):
+        loops.append(plain_loop(sample, FixedDetector()))
+        pipelines.append(in_own_process(records, scratch / f"o{number}", []))
+    loops.append(plain_loop(sample, FixedDetector()))
+    speed = median([p["frames_per_s"] for p in pipelines])
+    ratios = [
+        p["frames_per_s"] / (CORES * (loops[i] + loops[i + 1]) / 2) for i, p in enumerate(pipelines)
+    ]
+    return {
+        "plain_loop_frames_per_s": median(loops),
+        "pipeline_frames_per_s": speed,
+        "ratios": ratios,
+        "ratio": median(ratios),
+        "wall_s": [p["wall_s"] for p in pipelines],
+    }
+
+
+def measure_limit(scratch: Path, options: argparse.Namespace, frames: int, rounds: int) -> dict:
+    """Question 2: pipeline with the model against the sum of its stages."""
+    records = write_records(scratch / "limit", frames)
+    sample = read_frames(records, 60)
+    detector = detector_maker(options)()
+    model = ["--model", options.model]
+    model += ["--labels", options.labels] if options.labels else []
+    model += ["--mapping", options.mapping] if options.mapping else []
+    costs, speeds = [], []
+    for number in range(rounds):
+        costs.append(stage_costs(sample, detector, scratch / "stages"))
+        speeds.append(in_own_process(records, scratch / f"l{number}", model)["frames_per_s"])
+    costs.append(stage_costs(sample, detector, scratch / "stages"))
+    totals = [sum(cost.values()) for cost in costs]
+    ratios = [speed * (totals[i] + totals[i + 1]) / 2 / CORES for i, speed in enumerate(speeds)]
+    return {
+        "cpu_ms": {stage: 1000 * median([c[stage] for c in costs]) for stage in costs[0]},
+        "limit_frames_per_s": CORES / median(totals),
+        "pipeline_frames_per_s": median(speeds),
+        "ratios": ratios,
+        "ratio": median(ratios),
+    }
+
+
+def measure_memory(scratch: Path) -> dict:
+    """Question 3: a small run and one twenty times as long."""
+    peaks = {}
+    for count in (200, 4000):
+        records = write_records(scratch / f"memory-{count}", count)
+        peaks[count] = in_own_process(records, scratch / f"m{count}", [])
+    small, large = peaks[200], peaks[4000]
+    return {
+        "driver_peak_mb": [small["driver_peak_mb"], large["driver_peak_mb"]],
+        "actor_peak_mb": [small["actor_peak_mb"], large["actor_peak_mb"]],
+        "driver_growth": large["driver_peak_mb"] / small["driver_peak_mb"] - 1,
+        "actor_growth": max(large["actor_peak_mb"]) / max(small["actor_peak_mb"]) - 1,
+    }
+
+
+def report(results: dict) -> None:
+    """The table."""
+    overhead, limit, memory = results["overhead"], results["limit"], results["memory"]
+    print(f"\n{'figure':44} {'measured':>10} {'bar':>8}")
+    print(f"{'pipeline / (cores x plain loop)':44} {overhead['ratio']:10.2f} {'>= 0.70':>8}")
+    print(f"{'pipeline with the model / limit':44} {limit['ratio']:10.2f} {'>= 0.90':>8}")
+    print(f"{'driver peak, 200 -> 4,000 frames':44} {memory['driver_growth']:+10.1%} {'10%':>8}")
+    print(f"{'actor peak, 200 -> 4,000 frames':44} {memory['actor_growth']:+10.1%} {'10%':>8}")
+
+
+def main() -> None:
+    """Parse and measure."""
+    as_written = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
+    parser.add_argument("--model", default="shipped")
+    parser.add_argument("--labels")
+    parser.add_argument("--mapping")
+    parser.add_argument("--frames", type=int, default=4000, help="frames of the overhead runs")
+    parser.add_argument("--model-frames", type=int, default=1000, help="frames of the limit runs")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, default=Path("bench/results/pipeline.json"))
+    parser.add_argument("--run", nargs=2, type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run:
+        if "--model" not in sys.argv:
+            options.model = None
+        print(json.dumps(run_pipeline(*options.run, detector_maker(options))))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        results = {
+            "cores": CORES,
+            "overhead": measure_overhead(scratch, options.frames, options.rounds),
+            "limit": measure_limit(scratch, options, options.model_frames, options.rounds),
+            "memory": measure_memory(scratch),
+        }
+    print(json.dumps(results, indent=1))
+    report(results)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

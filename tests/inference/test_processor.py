@@ -1,0 +1,121 @@
+"""One shard from records to committed files."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from drives import SquareDetector, frame_image, square_of, write_drive
+
+from urbandet_ray.detections import Detections
+from urbandet_ray.errors import ModelError
+from urbandet_ray.inference.job import InferJob
+from urbandet_ray.inference.processor import ShardProcessor
+from urbandet_ray.inference.shards import CutRule, read_shards
+from urbandet_ray.labels import STREET_LABELS
+from urbandet_ray.records.images import decode_image
+from urbandet_ray.records.sources import list_sources
+from urbandet_ray.storage import Storage
+from urbandet_ray.storage.run_folder import RunFolder
+
+STORAGE = Storage()
+
+
+def job_of(run: Path, **changes) -> InferJob:
+    """A job with the square detector."""
+    settings = {"batch_size": 3, **changes}
+    return InferJob(str(run), STORAGE, SquareDetector, STREET_LABELS, **settings)
+
+
+def only_shard(path: Path, frames: int = 64):
+    """The first shard of a file."""
+    (source,) = list_sources(str(path), STORAGE)
+    return next(read_shards(source, 0, STORAGE, CutRule(frames, 1 << 20), {}))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 50])
+def test_a_shard_is_done_whole_and_in_order(tmp_path: Path, batch_size: int) -> None:
+    """Every frame once, with its own box, whatever the batch size."""
+    shard = only_shard(write_drive(tmp_path / "a.tfrecord", 7))
+    summary = ShardProcessor(job_of(tmp_path / "run", batch_size=batch_size)).process(shard)
+    folder = RunFolder(str(tmp_path / "run"), STORAGE)
+    (marker,) = folder.markers()
+    rows = folder.rows(marker)
+    assert (summary.frames, marker.frames, marker.last) == (7, 7, True)
+    assert [row.index for row in rows] == list(range(7))
+    for row in rows:
+        assert abs(row.detections.boxes_xyxy[0] - square_of(row.index)).max() <= 1
+        assert row.frame_key == f"a-{row.index:06d}"
+
+
+def test_annotated_frames_show_the_frame_with_its_box(tmp_path: Path) -> None:
+    """The picture is the frame, changed where the box is."""
+    shard = only_shard(write_drive(tmp_path / "a.tfrecord", 2))
+    ShardProcessor(job_of(tmp_path / "run", jpeg_quality=100)).process(shard)
+    drawn = decode_image((tmp_path / "run/frames/a/000001.jpg").read_bytes())
+    difference = abs(drawn.astype(int) - frame_image(1)).max(axis=2)
+    assert difference[35:, 50:].max() < 12  # untouched corner
+    assert difference[8:32].max() > 60  # the box
+
+
+def test_bad_records_become_dead_letters(tmp_path: Path) -> None:
+    """The others are done; the letter says where and why, and keeps the bytes."""
+    path = write_drive(tmp_path / "a.tfrecord", 5)
+    shard = only_shard(path)
+    cut = shard.records[2]
+    broken = replace(cut, frame=replace(cut.frame, encoded=cut.frame.encoded[:200]))
+    shard = replace(shard, records=(*shard.records[:2], broken, *shard.records[3:]))
+    summary = ShardProcessor(job_of(tmp_path / "run")).process(shard)
+    (letter,) = summary.dead_letters
+    assert (letter.index, letter.offset, letter.reason) == (2, cut.offset, "undecodable-image")
+    assert letter.file == str(path)
+    kept = tmp_path / "run/dead_letter"
+    assert (kept / letter.raw).read_bytes() == cut.frame.encoded[:200]
+    assert json.loads((kept / "a-00000000.jsonl").read_text())["index"] == 2
+    (marker,) = RunFolder(str(tmp_path / "run"), STORAGE).markers()
+    assert (marker.frames, marker.dead_letters, marker.next_index) == (4, 1, 5)
+    assert not (tmp_path / "run/frames/a/000002.jpg").exists()
+
+
+def test_too_large_an_image_is_refused_before_decoding(tmp_path: Path) -> None:
+    """By the header alone."""
+    shard = only_shard(write_drive(tmp_path / "a.tfrecord", 1))
+    summary = ShardProcessor(job_of(tmp_path / "run", max_pixels=1000)).process(shard)
+    assert [letter.reason for letter in summary.dead_letters] == ["image-too-large"]
+
+
+class ShortDetector(SquareDetector):
+    """Answers for the first image only, as a stock export told to batch does."""
+
+    def detect(self, images) -> list[Detections]:
+        """One answer, whatever comes in."""
+        return super().detect(images[:1])
+
+
+def test_a_model_that_skips_images_ends_the_run(tmp_path: Path) -> None:
+    """And nothing is committed."""
+    shard = only_shard(write_drive(tmp_path / "a.tfrecord", 4))
+    job = replace(job_of(tmp_path / "run"), make_detector=ShortDetector)
+    with pytest.raises(ModelError, match="answered for 1 of 3 images"):
+        ShardProcessor(job).process(shard)
+    assert RunFolder(str(tmp_path / "run"), STORAGE).markers() == []
+
+
+def test_the_same_shard_gives_the_same_bytes(tmp_path: Path) -> None:
+    """What makes a repeated try harmless."""
+    shard = only_shard(write_drive(tmp_path / "a.tfrecord", 6))
+    contents = []
+    for name in ("one", "two"):
+        ShardProcessor(job_of(tmp_path / name)).process(shard)
+        files = sorted(p for p in (tmp_path / name).rglob("*") if p.is_file())
+        contents.append({str(p.relative_to(tmp_path / name)): p.read_bytes() for p in files})
+    assert len(contents[0]) == 6 + 2
+    assert contents[0] == contents[1]
+
+
+def test_without_drawing_no_frames_are_written(tmp_path: Path) -> None:
+    """draw=False is the fast way to numbers."""
+    shard = only_shard(write_drive(tmp_path / "a.tfrecord", 2))
+    summary = ShardProcessor(job_of(tmp_path / "run", draw=False)).process(shard)
+    assert not (tmp_path / "run/frames").exists()
+    assert "encode" not in summary.busy_s

@@ -1,0 +1,97 @@
+"""Cutting sources into shards, and finding where to go on."""
+
+from pathlib import Path
+
+import pytest
+from drives import make_frame, write_drive
+
+from urbandet_ray.inference.shards import CutRule, read_shards, resume_point
+from urbandet_ray.records.sources import list_sources
+from urbandet_ray.storage import Storage
+from urbandet_ray.storage.run_folder import Marker
+
+STORAGE = Storage()
+
+
+def shards_of(path: Path, rule: CutRule, done: dict[int, Marker] | None = None) -> list:
+    """All shards of a file that are not done."""
+    (source,) = list_sources(str(path), STORAGE)
+    return list(read_shards(source, 0, STORAGE, rule, done or {}))
+
+
+def marker(shard) -> Marker:
+    """The marker an actor would write for a shard without bad records."""
+    return Marker(
+        shard=shard.name,
+        source=shard.source,
+        source_order=0,
+        first_index=shard.first_index,
+        next_index=shard.next_index,
+        next_offset=shard.next_offset,
+        last=shard.last,
+        frames=len(shard.records),
+        detections=0,
+        dead_letters=0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("records", "sizes"), [(1, [1]), (4, [4]), (5, [4, 1]), (8, [4, 4]), (9, [4, 4, 1])]
+)
+def test_shards_cover_every_record_once(tmp_path: Path, records: int, sizes: list[int]) -> None:
+    """No shard is empty, only the last one says so, and indexes are consecutive."""
+    shards = shards_of(write_drive(tmp_path / "a.tfrecord", records), CutRule(4, 1 << 20))
+    assert [len(shard.records) for shard in shards] == sizes
+    assert [shard.last for shard in shards] == [False] * (len(sizes) - 1) + [True]
+    indexes = [record.index for shard in shards for record in shard.records]
+    assert indexes == list(range(records))
+    assert shards[-1].extent == 1.0
+
+
+def test_size_bounds_a_shard(tmp_path: Path) -> None:
+    """Large frames make short shards; one frame above the limit still travels."""
+    size = len(make_frame(0).encoded)
+    path = write_drive(tmp_path / "a.tfrecord", 6)
+    assert [len(s.records) for s in shards_of(path, CutRule(64, int(2.5 * size)))] == [2, 2, 2]
+    assert [len(s.records) for s in shards_of(path, CutRule(64, 10))] == [1] * 6
+
+
+def test_what_later_stages_do_not_need_is_left_out(tmp_path: Path) -> None:
+    """Neither the record's bytes beside the image's, nor labels that nobody draws."""
+    path = write_drive(tmp_path / "a.tfrecord", 1)
+    (plain,), (labelled,) = (shards_of(path, CutRule(4, 1 << 20, keep)) for keep in (False, True))
+    assert plain.records[0].raw == b""
+    assert plain.records[0].frame.truth is None
+    assert len(labelled.records[0].frame.truth) == 1
+
+
+def test_an_empty_file_is_one_dead_record(tmp_path: Path) -> None:
+    """It is reported and committed, not lost."""
+    (tmp_path / "a.tfrecord").write_bytes(b"")
+    (shard,) = shards_of(tmp_path / "a.tfrecord", CutRule(4, 1 << 20))
+    assert shard.last
+    assert shard.records[0].error.reason == "empty-file"
+
+
+@pytest.mark.parametrize("committed", [(0,), (0, 1), (1,), (0, 2), (2,), (0, 1, 2)])
+def test_resume_reads_exactly_what_is_missing(tmp_path: Path, committed: tuple[int, ...]) -> None:
+    """Whichever shards are done, the others come again with the same bounds and bytes."""
+    rule = CutRule(4, 1 << 20)
+    path = write_drive(tmp_path / "a.tfrecord", 10)
+    whole = shards_of(path, rule)
+    done = {whole[i].first_index: marker(whole[i]) for i in committed}
+    again = shards_of(path, rule, done)
+    missing = [shard for i, shard in enumerate(whole) if i not in committed]
+    assert [s.name for s in again] == [s.name for s in missing]
+    for old, new in zip(missing, again, strict=True):
+        assert [r.frame.encoded for r in old.records] == [r.frame.encoded for r in new.records]
+        assert (old.next_offset, old.last) == (new.next_offset, new.last)
+
+
+def test_resume_point_stops_at_the_first_gap(tmp_path: Path) -> None:
+    """Shards after a gap do not move it; a closed chain needs nothing."""
+    whole = shards_of(write_drive(tmp_path / "a.tfrecord", 10), CutRule(4, 1 << 20))
+    markers = {shard.first_index: marker(shard) for shard in whole}
+    assert resume_point({}) == (0, 0)
+    assert resume_point({0: markers[0], 8: markers[8]}) == (4, whole[0].next_offset)
+    assert resume_point(markers) is None

@@ -1,0 +1,42 @@
+"""Opens what every command needs: storage, places and label map."""
+
+from pathlib import Path
+
+from urbandet_ray.config.runs import StorageConfig
+from urbandet_ray.errors import LabelError
+from urbandet_ray.labels import STREET_LABELS, LabelMap
+from urbandet_ray.storage import S3Options, Storage
+
+
+def make_storage(config: StorageConfig) -> Storage:
+    """The storage a config asks for."""
+    return Storage(
+        S3Options(
+            region=config.region, endpoint_url=config.endpoint_url, anonymous=config.anonymous
+        )
+    )
+
+
+def place(uri: str) -> str:
+    """The URI as every worker sees it: a local path made absolute, anything else as it is."""
+    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+
+
+def read_labels(uri: str | None, storage: Storage) -> LabelMap:
+    """The label map at `uri`, or the course's.
+
+    Raises:
+        LabelError: it is no label map.
+    """
+    if uri is None:
+        return STREET_LABELS
+    try:
+        text = storage.read_bytes(uri).decode()
+    except UnicodeDecodeError:
+        raise LabelError(f"{uri} is not text, expected a label_map.pbtxt") from None
+    return LabelMap.parse(text, uri)
+
+
+def labels_of(manifest: dict[str, dict[str, str]]) -> LabelMap:
+    """The label map a run was made with, from its run.json."""
+    return LabelMap({int(class_id): name for class_id, name in manifest["labels"].items()})

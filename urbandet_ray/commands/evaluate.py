@@ -1,0 +1,109 @@
+"""`urbandet eval`: the detections of a run against the records' own labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from urbandet_ray.commands.access import labels_of, make_storage
+from urbandet_ray.config import EvalConfig
+from urbandet_ray.errors import InputError
+from urbandet_ray.evaluation import FrameResult, Metrics
+from urbandet_ray.evaluation import evaluate as measure
+from urbandet_ray.records.sources import Source, list_sources, read_source
+from urbandet_ray.storage import Storage, join_uri
+from urbandet_ray.storage.detections_table import DetectionRow
+from urbandet_ray.storage.run_folder import Marker, RunFolder, chains, to_json
+
+HONEST_SCORE_MIN = 0.05
+"""A run that dropped detections above this cannot show its whole precision-recall curve."""
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """Metrics of a run and what a reader should know beside them."""
+
+    metrics: Metrics
+    notes: tuple[str, ...]
+    uri: str
+
+    def to_text(self) -> str:
+        """The table, then the notes."""
+        return "\n".join([self.metrics.to_text(), *(f"note: {note}" for note in self.notes)])
+
+
+def evaluate(config: EvalConfig) -> EvalReport:
+    """Compare a run with the truth and write metrics.json.
+
+    Frames are matched by source name and record index, so the truth may be a copy elsewhere.
+
+    Raises:
+        InputError: the truth does not belong to the run, or carries no labels.
+    """
+    storage = make_storage(config.storage)
+    folder = RunFolder(config.run, storage)
+    manifest = folder.manifest()
+    table = chains(folder.markers())
+    if not table:
+        raise InputError(f"{config.run} has no committed frames yet: let `urbandet infer` finish")
+    sources = {source.name: source for source in list_sources(config.truth, storage)}
+    absent = sorted(set(table) - set(sources))
+    if absent:
+        raise InputError(
+            f"{config.truth} lacks {len(absent)} of the run's {len(table)} files "
+            f"({', '.join(absent[:3])}): give the run's input or a copy with the same file names"
+        )
+    skipped: list[str] = []
+    frames = _joined(folder, table, sources, storage, skipped)
+    metrics = measure(frames, labels_of(manifest))
+    notes = _notes(manifest, skipped, len(sources) - len(table))
+    uri = join_uri(config.output or config.run, "metrics.json")
+    storage.write_bytes(uri, to_json({**metrics.to_dict(), "notes": notes}))
+    return EvalReport(metrics, tuple(notes), uri)
+
+
+def _joined(
+    folder: RunFolder,
+    table: dict[str, dict[int, Marker]],
+    sources: dict[str, Source],
+    storage: Storage,
+    skipped: list[str],
+) -> Iterator[FrameResult]:
+    for name, shards in table.items():
+        rows = {row.index: row for marker in shards.values() for row in folder.rows(marker)}
+        dead = sum(marker.dead_letters for marker in shards.values())
+        known = 0
+        for record in read_source(sources[name], storage):
+            row = rows.get(record.index)
+            if record.frame is None or row is None:
+                skipped.append(f"{name}-{record.index:08d}")
+                continue
+            if record.frame.truth is None:
+                raise InputError(f"{record.uri}, record {record.index} carries no labels")
+            known += 1
+            yield _result(name, record.index, row, record.frame.truth)
+        if known < len(rows) or len(rows) + dead < max(m.next_index for m in shards.values()):
+            raise InputError(
+                f"{sources[name].uri} has {known} of the {len(rows)} frames that the run has: "
+                "it is another file, or the run is incomplete"
+            )
+
+
+def _result(source: str, index: int, row: DetectionRow, truth: Any) -> FrameResult:
+    return FrameResult(f"{source}-{index:08d}", row.size_wh, truth, row.detections)
+
+
+def _notes(manifest: dict[str, Any], skipped: list[str], unused: int) -> list[str]:
+    notes = []
+    if skipped:
+        notes.append(f"{len(skipped)} bad records are not in the figures (see dead_letter/)")
+    if unused:
+        notes.append(f"{unused} files of the truth are not in the run and were left out")
+    score_min = manifest["model"]["score_min"]
+    if score_min > HONEST_SCORE_MIN:
+        notes.append(
+            f"the run dropped detections below {score_min}: mAP is a lower bound "
+            "(infer again with model.score_min=0.01)"
+        )
+    return notes

@@ -1,0 +1,189 @@
+"""`urbandet video`: the animation of a run, from its frames or drawn anew from its input."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from urbandet_ray.commands.access import labels_of, make_storage
+from urbandet_ray.config import VideoConfig
+from urbandet_ray.errors import ConfigError, InputError, NotFoundError
+from urbandet_ray.frames import Image
+from urbandet_ray.records.images import decode_frame, decode_image
+from urbandet_ray.records.sources import list_sources, read_source
+from urbandet_ray.rendering.annotate import Annotator
+from urbandet_ray.rendering.compare import side_by_side
+from urbandet_ray.rendering.video import VideoWriter
+from urbandet_ray.storage import Storage, is_remote
+from urbandet_ray.storage.detections_table import DetectionRow
+from urbandet_ray.storage.run_folder import RunFolder, chains
+
+LOOK_AHEAD = 16
+"""Frames fetched ahead of the encoder; bounds memory and hides the storage's latency."""
+
+Place = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class VideoReport:
+    """What was written: where, how many frames, how many seconds it plays."""
+
+    uri: str
+    frames: int
+    seconds: float
+
+    def to_text(self) -> str:
+        """One line."""
+        return f"{self.uri}: {self.frames} frames, {self.seconds:.1f} s"
+
+
+def make_video(
+    config: VideoConfig, *, on_frame: Callable[[int, int], None] | None = None
+) -> VideoReport:
+    """Write the run's frames, in drive order, as one video.
+
+    Args:
+        config: what to show and how.
+        on_frame: called with (frames written, frames in all).
+
+    Raises:
+        InputError, NotFoundError: the run has no frames, or its input is not where it was.
+    """
+    storage = make_storage(config.storage)
+    runs = [RunFolder(uri, storage) for uri in (config.run, config.compare) if uri]
+    places = _common_places(runs, config.segment)
+    frames = _shown(runs, [_drawn(run, places, config, storage) for run in runs])
+    count, total = 0, len(places)
+    with tempfile.TemporaryDirectory() as scratch:
+        name = config.output.rstrip("/").rsplit("/", 1)[-1]
+        target = Path(scratch, name) if is_remote(config.output) else Path(config.output)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with VideoWriter(target, fps=config.fps) as video:
+            for count, image in enumerate(frames, start=1):
+                video.write(image)
+                if on_frame is not None:
+                    on_frame(count, total)
+        if is_remote(config.output):
+            storage.upload_file(target, config.output)
+    return VideoReport(config.output, count, count / config.fps)
+
+
+def _common_places(runs: list[RunFolder], segment: str | None) -> frozenset[Place]:
+    """Frames to show: of the segment, and in every run."""
+    places = [
+        frozenset((name, row.index) for name, rows in _rows_by_source(run, segment) for row in rows)
+        for run in runs
+    ]
+    for run, own in zip(runs, places, strict=True):
+        if not own:
+            raise InputError(_nothing_to_show(run, segment))
+    common = frozenset.intersection(*places)
+    if not common:
+        raise InputError("the two runs have no frame in common: compare runs over one input")
+    return common
+
+
+def _nothing_to_show(run: RunFolder, segment: str | None) -> str:
+    run.manifest()
+    known = sorted({row.segment for _, rows in _rows_by_source(run, None) for row in rows})
+    if segment is not None and known:
+        return f"{run.uri} has no segment {segment!r}; it has: {', '.join(known[:8])}"
+    return f"{run.uri} has no committed frames yet: let `urbandet infer` finish"
+
+
+def _rows_by_source(
+    run: RunFolder, segment: str | None
+) -> Iterator[tuple[str, list[DetectionRow]]]:
+    """Rows of each source in drive order; one source at a time in memory."""
+    for source, shards in chains(run.markers()).items():
+        rows = [row for index in sorted(shards) for row in run.rows(shards[index])]
+        yield source, [row for row in rows if segment is None or row.segment == segment]
+
+
+def _shown(runs: list[RunFolder], streams: list[Iterator[Image]]) -> Iterator[Image]:
+    if len(streams) == 1:
+        yield from streams[0]
+        return
+    left, right = (run.uri.rstrip("/").rsplit("/", 1)[-1] for run in runs)
+    for a, b in zip(*streams, strict=True):
+        yield side_by_side(a, b, (left, right))
+
+
+def _drawn(
+    run: RunFolder, places: frozenset[Place], config: VideoConfig, storage: Storage
+) -> Iterator[Image]:
+    """The run's frames at these places, in drive order, with their boxes."""
+    manifest = run.manifest()
+    draw = manifest["settings"]["draw"]
+    changed = config.score_min not in (None, draw["score_min"]) or config.truth != draw["truth"]
+    ready = draw["enabled"] and not (config.truth and not draw["truth"])
+    if config.source == "frames" and (changed or not draw["enabled"]):
+        raise ConfigError(
+            "the run's annotated frames do not show that: leave out source=frames, so that they "
+            "are drawn anew from the run's input"
+        )
+    if config.source == "frames" or (config.source == "auto" and ready and not changed):
+        return _from_frames(run, places, storage)
+    score_min = draw["score_min"] if config.score_min is None else config.score_min
+    annotator = Annotator(labels_of(manifest), draw_truth=config.truth)
+    return _from_records(run, places, config, storage, annotator, score_min)
+
+
+def _from_frames(run: RunFolder, places: frozenset[Place], storage: Storage) -> Iterator[Image]:
+    in_order = (
+        (source, row.index)
+        for source, rows in _rows_by_source(run, None)
+        for row in rows
+        if (source, row.index) in places
+    )
+
+    def fetch(place: Place) -> Image:
+        return decode_image(storage.read_bytes(run.frame_uri(*place)))
+
+    return _fetched_ahead(fetch, in_order)
+
+
+def _fetched_ahead(fetch: Callable[[Place], Image], places: Iterable[Place]) -> Iterator[Image]:
+    with ThreadPoolExecutor(LOOK_AHEAD // 2) as pool:
+        ahead: deque[Future[Image]] = deque()
+        for place in places:
+            ahead.append(pool.submit(fetch, place))
+            if len(ahead) >= LOOK_AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _from_records(
+    run: RunFolder,
+    places: frozenset[Place],
+    config: VideoConfig,
+    storage: Storage,
+    annotator: Annotator,
+    score_min: float,
+) -> Iterator[Image]:
+    uri = config.input or str(run.manifest()["input"])
+    try:
+        sources = {source.name: source for source in list_sources(uri, storage)}
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"the run's input is not where it was ({error}): say where it is now with --input"
+        ) from None
+    for name, rows in _rows_by_source(run, None):
+        wanted = {row.index: row.detections for row in rows if (name, row.index) in places}
+        if wanted and name not in sources:
+            raise InputError(f"{uri} lacks {name}, which the run has: is it another input?")
+        for record in read_source(sources[name], storage) if wanted else ():
+            detections = wanted.pop(record.index, None)
+            if detections is None:
+                continue
+            if record.frame is None:
+                raise InputError(f"{record.uri}, record {record.index} has changed since the run")
+            image = decode_frame(record.frame)
+            yield annotator.annotate(image, detections.above(score_min), record.frame.truth)
+        if wanted:
+            raise InputError(f"{sources[name].uri} lacks {len(wanted)} frames that the run has")

@@ -1,0 +1,45 @@
+"""What Ray Data runs in each actor: a shard in, its summary out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from urbandet_ray.errors import UrbandetError
+from urbandet_ray.inference.job import InferJob, ShardSummary
+from urbandet_ray.inference.source_reader import pack, unpack
+
+if TYPE_CHECKING:
+    from urbandet_ray.inference.processor import ShardProcessor
+    from urbandet_ray.inference.shards import Shard
+
+
+class PredictorActor:
+    """Holds a loaded detector. A user's mistake travels back as a message, not as a traceback."""
+
+    def __init__(self, job: InferJob) -> None:
+        from urbandet_ray.inference.processor import ShardProcessor
+
+        self._processor: ShardProcessor | None = None
+        self._failure: str | None = None
+        try:
+            self._processor = ShardProcessor(job)
+        except UrbandetError as error:
+            self._failure = str(error)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        (content,) = unpack(block)
+        return pack(self._answer(content))
+
+    def _answer(self, content: Shard | ShardSummary | str) -> ShardSummary:
+        if isinstance(content, ShardSummary):
+            return content
+        if isinstance(content, str):
+            return ShardSummary(failure=content)
+        if self._processor is None:
+            return ShardSummary(failure=self._failure)
+        try:
+            return self._processor.process(content)
+        except UrbandetError as error:
+            return ShardSummary(failure=str(error))

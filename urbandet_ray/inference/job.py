@@ -1,0 +1,93 @@
+"""What readers and actors need to know about a run, and what they report back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from urbandet_ray.labels import LabelMap
+from urbandet_ray.models.detector import Detector
+from urbandet_ray.storage import Storage
+from urbandet_ray.storage.run_folder import RunFolder
+
+STAGES = ("read", "decode", "model", "draw", "encode", "write")
+
+
+@dataclass(frozen=True)
+class InferJob:
+    """One run's settings, small enough to travel to every actor.
+
+    Attributes:
+        run_uri: the run folder.
+        make_detector: builds the detector inside the actor.
+        batch_size: frames a call of the detector.
+        draw, draw_score_min, draw_truth, jpeg_quality: annotated frames.
+        max_pixels: larger images are refused before they are decoded.
+        decode_threads, draw_threads: threads of one actor.
+    """
+
+    run_uri: str
+    storage: Storage
+    make_detector: Callable[[], Detector]
+    labels: LabelMap
+    batch_size: int = 8
+    draw: bool = True
+    draw_score_min: float = 0.3
+    draw_truth: bool = False
+    jpeg_quality: int = 90
+    max_pixels: int = 100_000_000
+    decode_threads: int = 1
+    draw_threads: int = 1
+
+    def folder(self) -> RunFolder:
+        """The run folder."""
+        return RunFolder(self.run_uri, self.storage)
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A record that could not be used.
+
+    Attributes:
+        file: the file it stands in.
+        index: its place in the source, from 0.
+        offset: bytes into the file (frames for a video, position for a folder of images).
+        reason: stable short code; detail: what was found.
+        size_bytes: length of the raw bytes kept.
+        raw: name of the file beside the list that holds them.
+    """
+
+    file: str
+    index: int
+    offset: int
+    reason: str
+    detail: str
+    size_bytes: int
+    raw: str
+
+
+@dataclass(frozen=True)
+class ShardSummary:
+    """What an actor reports when a shard is committed; a few hundred bytes.
+
+    Attributes:
+        extent: share of the source that is read once this shard is done.
+        busy_s: seconds of work by stage, summed over threads.
+        started, ended: wall clock, seconds since 1970.
+        actor: process id; peak_rss_mb: its largest memory so far.
+        failure: the message that ends the run; everything else is empty then.
+    """
+
+    shard: str = ""
+    source: str = ""
+    source_order: int = 0
+    frames: int = 0
+    detections: int = 0
+    dead_letters: tuple[DeadLetter, ...] = ()
+    extent: float = 0.0
+    busy_s: dict[str, float] = field(default_factory=dict)
+    started: float = 0.0
+    ended: float = 0.0
+    actor: int = 0
+    peak_rss_mb: float = 0.0
+    failure: str | None = None

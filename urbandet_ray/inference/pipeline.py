@@ -1,0 +1,208 @@
+"""The driver: plan what is left, stream it through Ray Data, check that nothing is missing.
+
+for summary in shards -> actors:      each actor commits what it did
+    count it; stop where too much is bad
+every source must now be covered by markers from its first record to its last
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from urbandet_ray.errors import RunError
+from urbandet_ray.inference.job import InferJob, ShardSummary
+from urbandet_ray.inference.progress import Progress, ProgressMeter
+from urbandet_ray.inference.shards import CutRule, resume_point
+from urbandet_ray.records.sources import Source
+from urbandet_ray.storage.run_folder import Marker, chains, unfinished_sources
+
+READER_CPUS = 0.1
+"""A reader waits for the network or copies bytes; ten share a core."""
+
+
+@dataclass(frozen=True)
+class ActorPool:
+    """How many actors, and what each holds.
+
+    Attributes:
+        min, max: size of the pool; None is what the cluster has room for.
+        gpus: GPUs an actor; 0 is a CPU actor of about one core.
+        shards_in_flight: shards an actor works on at a time.
+    """
+
+    min: int | None = None
+    max: int | None = None
+    gpus: float = 0.0
+    shards_in_flight: int = 2
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run holds, earlier tries included, and what this try measured."""
+
+    frames: int
+    detections: int
+    dead_letters: int
+    resumed: bool
+    summaries: tuple[ShardSummary, ...]
+
+
+def run_inference(
+    job: InferJob,
+    sources: Sequence[Source],
+    rule: CutRule,
+    pool: ActorPool,
+    *,
+    max_bad_records: int = 100,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> RunResult:
+    """Detect on every record of the sources that is not committed yet.
+
+    Needs an initialised Ray and a begun run folder. Call it again to resume: committed shards are
+    left alone, everything else is done (again).
+
+    Raises:
+        RunError: more bad records than allowed, an actor's error, or sources left uncovered.
+    """
+    earlier = job.folder().markers()
+    meter = _meter(sources, earlier)
+    summaries: list[ShardSummary] = []
+    bad = sum(marker.dead_letters for marker in earlier)
+    _refuse_too_many(bad, max_bad_records)
+    for summary in _stream(job, sources, earlier, rule, pool):
+        if summary.failure is not None:
+            raise RunError(summary.failure)
+        summaries.append(summary)
+        meter.add(summary)
+        bad += len(summary.dead_letters)
+        _refuse_too_many(bad, max_bad_records)
+        if on_progress is not None:
+            on_progress(meter.snapshot())
+    return _check_whole(job, sources, bool(earlier), summaries)
+
+
+def _meter(sources: Sequence[Source], earlier: Sequence[Marker]) -> ProgressMeter:
+    table = chains(list(earlier))
+    return ProgressMeter(
+        {source.name: source.size_bytes for source in sources},
+        {
+            source.name: 1.0
+            for source in sources
+            if source.name in table and resume_point(table[source.name]) is None
+        },
+        frames=sum(marker.frames for marker in earlier),
+        detections=sum(marker.detections for marker in earlier),
+        dead_letters=sum(marker.dead_letters for marker in earlier),
+    )
+
+
+def _refuse_too_many(bad: int, allowed: int) -> None:
+    if bad > allowed:
+        raise RunError(
+            f"{bad} bad records, allowed are {allowed} (max_bad_records): see dead_letter/ in the "
+            "run folder; with a higher limit the run resumes where it stopped"
+        )
+
+
+def _check_whole(
+    job: InferJob, sources: Sequence[Source], resumed: bool, summaries: list[ShardSummary]
+) -> RunResult:
+    markers = job.folder().markers()
+    open_sources = unfinished_sources(markers, len(sources))
+    if open_sources:
+        raise RunError(
+            f"{open_sources} of {len(sources)} files are not fully committed in {job.run_uri}: "
+            "run it again to resume"
+        )
+    return RunResult(
+        frames=sum(marker.frames for marker in markers),
+        detections=sum(marker.detections for marker in markers),
+        dead_letters=sum(marker.dead_letters for marker in markers),
+        resumed=resumed,
+        summaries=tuple(summaries),
+    )
+
+
+def _stream(
+    job: InferJob,
+    sources: Sequence[Source],
+    earlier: Sequence[Marker],
+    rule: CutRule,
+    pool: ActorPool,
+) -> Iterator[ShardSummary]:
+    """Summaries as shards are committed, in whatever order."""
+    from urbandet_ray.inference.source_reader import ShardSource, unpack
+
+    table = chains(list(earlier))
+    left = [
+        (order, source, table.get(source.name, {}))
+        for order, source in enumerate(sources)
+        if resume_point(table.get(source.name, {})) is not None
+    ]
+    if not left:
+        return
+    import ray
+
+    _configure_ray_data()
+    smallest, largest = _pool_size(pool, ray.cluster_resources())
+    dataset = ray.data.read_datasource(
+        ShardSource(left, job.storage, rule),
+        override_num_blocks=len(left),
+        num_cpus=READER_CPUS,
+    ).map_batches(
+        _actor_class(),
+        fn_constructor_args=(job,),
+        batch_size=1,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=smallest,
+            max_size=largest,
+            max_concurrent_calls_per_actor=pool.shards_in_flight,
+            max_tasks_in_flight_per_actor=pool.shards_in_flight,
+            enable_true_multi_threading=True,
+        ),
+        num_cpus=0 if pool.gpus else 1 - 2 * READER_CPUS / max(2, smallest),
+        num_gpus=pool.gpus or None,
+    )
+    for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for content in unpack(block):
+            if isinstance(content, ShardSummary):
+                yield content
+
+
+def _configure_ray_data() -> None:
+    import logging
+
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = 1 << 20  # hand a shard on as soon as it is read
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _pool_size(pool: ActorPool, resources: dict[str, float]) -> tuple[int, int]:
+    if pool.gpus:
+        room = int(resources.get("GPU", 0) / pool.gpus)
+        if room < 1 and pool.min is None:
+            raise RunError(
+                f"each actor wants {pool.gpus} GPU and the cluster has none: "
+                "set actors.min (to wait for an autoscaler) or actors.gpus=0"
+            )
+    else:
+        room = int(resources.get("CPU", 1))
+    smallest = pool.min or max(1, room)
+    return smallest, max(smallest, pool.max or smallest)
+
+
+def _actor_class() -> Any:
+    """The class Ray instantiates in each actor."""
+    from urbandet_ray.inference.actor import PredictorActor
+
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    return PredictorActor

@@ -1,0 +1,228 @@
+"""One shard through decode, model, drawing and writing, and its commit.
+
+Within an actor, threads decode ahead of the model and draw behind it; the C libraries at work
+(libjpeg-turbo, OpenCV, the model) release Python's lock. The whole shard is done by one actor, so
+its files and its marker are written by whoever did the work, and a lost actor costs one shard.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+
+from urbandet_ray.detections import Detections
+from urbandet_ray.errors import ModelError, RecordError
+from urbandet_ray.frames import Frame, Image
+from urbandet_ray.inference.job import DeadLetter, InferJob, ShardSummary
+from urbandet_ray.inference.shards import Shard
+from urbandet_ray.records.images import decode_frame, encode_jpeg
+from urbandet_ray.records.sources import SourceRecord
+from urbandet_ray.rendering.annotate import Annotator
+from urbandet_ray.storage.detections_table import DetectionRow, rows_to_parquet
+from urbandet_ray.storage.run_folder import Marker, RunFolder
+
+Good = tuple[SourceRecord, Frame, Image]
+
+
+class StageClock:
+    """Seconds of work by stage, added up from several threads."""
+
+    def __init__(self) -> None:
+        self.busy_s: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a block as work of this stage."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - begin
+            with self._lock:
+                self.busy_s[name] = self.busy_s.get(name, 0.0) + spent
+
+
+class ShardProcessor:
+    """A loaded detector with its threads; several shards may be processed at a time."""
+
+    def __init__(self, job: InferJob) -> None:
+        import cv2
+
+        cv2.setNumThreads(1)  # the pools below are the parallelism
+        self._job = job
+        self._folder: RunFolder = job.folder()
+        self._detector = job.make_detector()
+        self._annotator = Annotator(job.labels, draw_truth=job.draw_truth)
+        self._model_turn = threading.Lock()
+        self._decoders = ThreadPoolExecutor(job.decode_threads)
+        self._drawers = ThreadPoolExecutor(job.draw_threads)
+
+    def process(self, shard: Shard) -> ShardSummary:
+        """Do the shard and commit it.
+
+        Raises:
+            ModelError, StorageError: what ends the run. Bad records do not: they are dead letters.
+        """
+        started = time.time()
+        clock = StageClock()
+        clock.busy_s["read"] = shard.read_s
+        bad: list[tuple[SourceRecord, RecordError]] = []
+        rows: list[DetectionRow] = []
+        drawing: deque[Future[None]] = deque()
+        for batch in self._batches(shard, clock, bad):
+            with self._model_turn, clock.stage("model"):
+                answers = self._detect([image for _, _, image in batch])
+            for (record, frame, image), detections in zip(batch, answers, strict=True):
+                rows.append(_row(shard, record, frame, image, detections))
+                if self._job.draw:
+                    work = (clock, shard.source, record.index, image, detections, frame)
+                    drawing.append(self._drawers.submit(self._draw, *work))
+            while len(drawing) > 2 * self._job.batch_size:
+                drawing.popleft().result()
+        for future in drawing:
+            future.result()
+        with clock.stage("write"):
+            letters = self._commit(shard, rows, bad)
+        return ShardSummary(
+            shard=shard.name,
+            source=shard.source,
+            source_order=shard.source_order,
+            frames=len(rows),
+            detections=sum(len(row.detections) for row in rows),
+            dead_letters=tuple(letters),
+            extent=shard.extent,
+            busy_s=clock.busy_s,
+            started=started,
+            ended=time.time(),
+            actor=os.getpid(),
+            peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        )
+
+    def _detect(self, images: list[Image]) -> list[Detections]:
+        answers = self._detector.detect(images)
+        if len(answers) != len(images):
+            raise ModelError(
+                f"the model answered for {len(answers)} of {len(images)} images: "
+                "its export cannot batch; set batch_size to 1"
+            )
+        return answers
+
+    def _batches(
+        self, shard: Shard, clock: StageClock, bad: list[tuple[SourceRecord, RecordError]]
+    ) -> Iterator[list[Good]]:
+        """Decoded batches in record order; two batches are decoded ahead of the one handed out."""
+        ahead: deque[tuple[SourceRecord, Future[Image]]] = deque()
+        waiting = iter(shard.records)
+        batch: list[Good] = []
+
+        def look_ahead() -> None:
+            while len(ahead) < 2 * self._job.batch_size:
+                record = next(waiting, None)
+                if record is None:
+                    return
+                if record.frame is None:
+                    bad.append((record, record.error or RecordError("unreadable", "no frame")))
+                else:
+                    ahead.append((record, self._decoders.submit(self._decode, clock, record.frame)))
+
+        look_ahead()
+        while ahead:
+            record, future = ahead.popleft()
+            look_ahead()
+            try:
+                image = future.result()
+            except RecordError as error:
+                bad.append((record, error))
+                continue
+            if record.frame is not None:
+                batch.append((record, record.frame, image))
+            if len(batch) == self._job.batch_size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _decode(self, clock: StageClock, frame: Frame) -> Image:
+        with clock.stage("decode"):
+            image = decode_frame(frame, max_pixels=self._job.max_pixels)
+            return image if image.flags.writeable else image.copy()  # it is drawn on
+
+    def _draw(
+        self,
+        clock: StageClock,
+        source: str,
+        index: int,
+        image: Image,
+        detections: Detections,
+        frame: Frame,
+    ) -> None:
+        with clock.stage("draw"):
+            shown = detections.above(self._job.draw_score_min)
+            drawn = self._annotator.annotate(image, shown, frame.truth)
+        with clock.stage("encode"):
+            encoded = encode_jpeg(drawn, self._job.jpeg_quality)
+        with clock.stage("write"):
+            uri = self._folder.frame_uri(source, index)
+            self._job.storage.write_bytes(uri, encoded, durable=False)  # can be drawn again
+
+    def _commit(
+        self, shard: Shard, rows: list[DetectionRow], bad: list[tuple[SourceRecord, RecordError]]
+    ) -> list[DeadLetter]:
+        store, folder = self._job.storage, self._folder
+        bad.sort(key=lambda entry: entry[0].index)
+        letters = [self._bury(shard, record, error) for record, error in bad]
+        if letters:
+            lines = "".join(json.dumps(asdict(letter)) + "\n" for letter in letters)
+            store.write_bytes(folder.path("dead_letter", f"{shard.name}.jsonl"), lines.encode())
+        store.write_bytes(folder.detections_uri(shard.name), rows_to_parquet(rows))
+        marker = Marker(
+            shard=shard.name,
+            source=shard.source,
+            source_order=shard.source_order,
+            first_index=shard.first_index,
+            next_index=shard.next_index,
+            next_offset=shard.next_offset,
+            last=shard.last,
+            frames=len(rows),
+            detections=sum(len(row.detections) for row in rows),
+            dead_letters=len(letters),
+        )
+        folder.commit(marker)
+        return letters
+
+    def _bury(self, shard: Shard, record: SourceRecord, error: RecordError) -> DeadLetter:
+        raw = record.frame.encoded if record.frame is not None else record.raw
+        name = f"{shard.source}-{record.index:08d}.bin"
+        self._job.storage.write_bytes(self._folder.path("dead_letter", name), raw)
+        return DeadLetter(
+            file=record.uri,
+            index=record.index,
+            offset=record.offset,
+            reason=error.reason,
+            detail=error.detail,
+            size_bytes=len(raw),
+            raw=name,
+        )
+
+
+def _row(
+    shard: Shard, record: SourceRecord, frame: Frame, image: Image, detections: Detections
+) -> DetectionRow:
+    height, width = image.shape[:2]
+    return DetectionRow(
+        shard=shard.name,
+        index=record.index,
+        frame_key=frame.frame_key,
+        segment=frame.segment,
+        size_wh=(width, height),
+        detections=detections,
+    )

@@ -1,0 +1,61 @@
+"""The Ray a run works on: a cluster where there is one, else a small one of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from urbandet_ray.errors import RunError
+
+
+@contextmanager
+def ray_session(
+    address: str | None = None, *, num_cpus: int | None = None, object_store_mb: int = 256
+) -> Iterator[None]:
+    """Connect to Ray, or start one, for as long as the block runs.
+
+    A Ray that this process is connected to already is used and left running.
+
+    Args:
+        address: `auto` or host:port; None is RAY_ADDRESS where set, else a Ray of its own.
+        num_cpus: cores of the Ray it starts; None is all.
+        object_store_mb: object store of the Ray it starts.
+
+    Raises:
+        RunError: no cluster answers at the address.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray Data makes its actors in a way that Ray's core warns of at every start (ray issue 53727)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    own: dict[str, Any] = {}
+    if address == "local":
+        own = {
+            "num_cpus": num_cpus,
+            "object_store_memory": object_store_mb << 20,
+            "include_dashboard": False,
+        }
+    try:
+        ray.init(
+            address=address,
+            logging_level="ERROR",
+            log_to_driver=False,
+            **own,
+        )
+    except ConnectionError as error:
+        raise RunError(
+            f"no Ray cluster answers at {address}: {error}. Start one (`ray start --head`), "
+            "or unset RAY_ADDRESS and ray.address to let the run start its own"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,139 @@
+"""Cuts a source into shards: the unit of work, of retry and of commit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from urbandet_ray.errors import RecordError
+from urbandet_ray.records.sources import Source, SourceRecord, read_source
+from urbandet_ray.storage import Storage
+from urbandet_ray.storage.run_folder import Marker, shard_name
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """Consecutive records of one source, on their way to an actor.
+
+    Attributes:
+        source, source_order: name of the source and its place in the drive.
+        first_index, next_index, next_offset, last: as in the marker.
+        records: good and bad ones, in order.
+        extent: share of the source read once this shard is done, in [0, 1].
+        read_s: seconds spent reading it.
+    """
+
+    source: str
+    source_order: int
+    first_index: int
+    next_index: int
+    next_offset: int
+    last: bool
+    records: tuple[SourceRecord, ...]
+    extent: float
+    read_s: float
+
+    @property
+    def name(self) -> str:
+        """The shard's name in the run folder."""
+        return shard_name(self.source, self.first_index)
+
+
+@dataclass(frozen=True)
+class CutRule:
+    """When a shard is full: the same data is always cut the same way."""
+
+    frames: int
+    size_bytes: int
+    keep_truth: bool = False
+    """Labels travel too, for drawing."""
+
+
+def resume_point(done: Mapping[int, Marker]) -> tuple[int, int] | None:
+    """Index and offset to read on from, past the committed run of shards at the start.
+
+    Returns:
+        None where the source is done to its end.
+    """
+    index = offset = 0
+    while index in done:
+        marker = done[index]
+        if marker.last:
+            return None
+        index, offset = marker.next_index, marker.next_offset
+    return index, offset
+
+
+def read_shards(
+    source: Source, order: int, storage: Storage, rule: CutRule, done: Mapping[int, Marker]
+) -> Iterator[Shard]:
+    """Read a source from where it was left and yield the shards that are not committed yet."""
+    start = resume_point(done)
+    if start is None:
+        return
+    index, offset = start
+    read = read_source(source, storage, first_index=index, offset=offset)
+    records = (_lighten(record, rule.keep_truth) for record in read)
+    clock = time.perf_counter()
+    for cut_records, last in cut(records, rule):
+        group = cut_records or (_empty(source),)
+        first = group[0].index
+        if first not in done:
+            read_s = time.perf_counter() - clock
+            yield _shard(source, order, group, last, read_s)
+        clock = time.perf_counter()
+
+
+def _empty(source: Source) -> SourceRecord:
+    error = RecordError("empty-file", f"{source.uri} holds no records")
+    return SourceRecord(0, 0, 0, source.uri, b"", None, error)
+
+
+def _shard(
+    source: Source, order: int, group: tuple[SourceRecord, ...], last: bool, read_s: float
+) -> Shard:
+    whole = len(source.files) if source.kind == "images" else source.size_bytes
+    passed = group[-1].next_offset / whole if whole and source.kind != "video" else 0.0
+    return Shard(
+        source=source.name,
+        source_order=order,
+        first_index=group[0].index,
+        next_index=group[-1].index + 1,
+        next_offset=group[-1].next_offset,
+        last=last,
+        records=group,
+        extent=1.0 if last else min(passed, 0.99),
+        read_s=read_s,
+    )
+
+
+def cut(
+    records: Iterable[SourceRecord], rule: CutRule
+) -> Iterator[tuple[tuple[SourceRecord, ...], bool]]:
+    """Group records by the rule; the flag says which group is the last.
+
+    A source without records gives one empty group.
+    """
+    group: list[SourceRecord] = []
+    size_bytes = 0
+    for record in records:
+        weight = _weight(record)
+        if group and (len(group) == rule.frames or size_bytes + weight > rule.size_bytes):
+            yield tuple(group), False
+            group, size_bytes = [], 0
+        group.append(record)
+        size_bytes += weight
+    yield tuple(group), True
+
+
+def _lighten(record: SourceRecord, keep_truth: bool) -> SourceRecord:
+    """Leave out what no later stage needs: a good record's raw bytes, and its labels."""
+    if record.frame is None:
+        return record
+    frame = record.frame if keep_truth else replace(record.frame, truth=None)
+    return replace(record, raw=b"", frame=frame)
+
+
+def _weight(record: SourceRecord) -> int:
+    return len(record.frame.encoded) if record.frame is not None else len(record.raw)
