@@ -14,6 +14,7 @@ from urbandet_ray.records.images import decode_image
 from urbandet_ray.records.streets import drive_frames, render_drive, write_drives
 from urbandet_ray.records.streets.canvas import OVERSAMPLING
 from urbandet_ray.records.streets.drive import (
+    PLAIN_SHARE,
     SIDE_MIN_PX,
     VISIBLE_MIN,
     Shot,
@@ -102,6 +103,18 @@ def test_hidden_objects_are_not_labelled() -> None:
             dropped += max(np.ptp(rows), np.ptp(columns)) + 1 >= 2 * SIDE_MIN_PX
     assert VISIBLE_MIN == 0.25
     assert dropped > 2
+
+
+def test_what_is_plainly_seen_is_labelled() -> None:
+    """A large vehicle cut off by the image's edge keeps its box: no large object goes without."""
+    cut_off = 0
+    for index in (0, 12, 24):
+        shot = render_shot(plan_drive(12), index)
+        labelled = {item.ident: item.box_xyxy for item in shot.seen}
+        for ident in np.setdiff1d(np.unique(shot.ids), [0, *labelled]):
+            assert (shot.ids == ident).mean() < PLAIN_SHARE
+        cut_off += sum(box[2] == 640 or box[0] == 0 for box in labelled.values())
+    assert cut_off > 0
 
 
 def test_the_image_shows_what_the_ids_say() -> None:

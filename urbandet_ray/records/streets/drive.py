@@ -35,6 +35,9 @@ SIDE_MIN_PX = 8.0
 SLIVER_PX, AREA_MIN_PX = 2.0, 12.0
 """Nor are those with a shorter short side, as at the image's edge, or fewer visible pixels."""
 
+PLAIN_SHARE = 0.006
+"""What takes this part of the image is labelled however much of it is cut off or covered."""
+
 _SIGHT_M = 260.0
 
 
@@ -192,10 +195,10 @@ def _label(ids: NDArray[np.uint16], ident: int, drawn: _Drawn) -> Seen | None:
     """The box of what is left of an object in the id buffer; None where that is too little."""
     mask = ids[drawn.area] == ident
     visible = int(np.count_nonzero(mask))
-    if (
-        visible < AREA_MIN_PX * OVERSAMPLING**2
-        or visible / drawn.pixels * drawn.share < VISIBLE_MIN
-    ):
+    if visible < AREA_MIN_PX * OVERSAMPLING**2:
+        return None
+    plain = visible >= PLAIN_SHARE * ids.size
+    if not plain and visible / drawn.pixels * drawn.share < VISIBLE_MIN:
         return None
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     top, left = drawn.area[0].start, drawn.area[1].start
