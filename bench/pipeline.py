@@ -118,7 +118,7 @@ def stage_costs(frames: Sequence[Frame], detector: Detector, out: Path) -> dict[
         "model": cost(lambda i: detector.detect([images[i]])),
         "draw": cost(lambda i: annotator.annotate(images[i], answers[i], None)),
         "encode": cost(lambda i: encode_jpeg(images[i], 90)),
-        "write": cost(lambda i: storage.write_bytes(str(out / f"{i:06d}.jpg"), encoded)),
+        "write": cost(lambda i: storage.write_provisional(str(out / f"{i:06d}.jpg"), encoded)),
     }
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -24,8 +25,8 @@ from urbandet_ray.models.detector import Detector
 from urbandet_ray.models.loading import ModelSpec, load_detector, model_fingerprint
 from urbandet_ray.models.shipped import SHIPPED_URI
 from urbandet_ray.records.sources import Source, list_sources
-from urbandet_ray.storage import Storage, WriterLock
-from urbandet_ray.storage.run_folder import LOCK_NAME, RunFolder, to_json
+from urbandet_ray.storage import Storage, WriterLock, is_remote
+from urbandet_ray.storage.run_folder import LOCK_NAME, RunFolder, to_json, unfinished_sources
 
 OK, FAILED, DEAD_LETTERS = 0, 1, 3
 """Exit codes: all done; failed; all done but for dead letters."""
@@ -143,14 +144,16 @@ def _run(
         min=config.actors.min,
         max=config.actors.max,
         gpus=config.actors.gpus,
-        shards_in_flight=config.actors.shards_in_flight,
+        shards_in_flight=config.actors.shards_in_flight or (2 if config.actors.gpus else 1),
     )
     rule = CutRule(config.shard.frames, config.shard.megabytes << 20, config.draw.truth)
-    with ray_session(
+    left = unfinished_sources(job.folder().markers(), len(sources))
+    session = ray_session(
         config.ray.address,
         num_cpus=config.ray.num_cpus,
         object_store_mb=config.ray.object_store_mb,
-    ):
+    )
+    with session if left else nullcontext():  # a finished run needs no cluster
         return run_inference(
             job,
             sources,
@@ -178,6 +181,8 @@ def _model_spec(config: InferConfig) -> ModelSpec:
 def _job(
     config: InferConfig, storage: Storage, labels: LabelMap, load: Callable[[], Detector]
 ) -> InferJob:
+    actors = config.actors
+    draw_threads = 4 if actors.gpus or is_remote(config.output) else 0
     return InferJob(
         run_uri=config.output,
         storage=storage,
@@ -189,9 +194,13 @@ def _job(
         draw_truth=config.draw.truth,
         jpeg_quality=config.draw.jpeg_quality,
         max_pixels=config.max_pixels,
-        decode_threads=config.actors.decode_threads,
-        draw_threads=config.actors.draw_threads,
+        decode_threads=_either(actors.decode_threads, 4 if actors.gpus else 0),
+        draw_threads=_either(actors.draw_threads, draw_threads),
     )
+
+
+def _either(given: int | None, otherwise: int) -> int:
+    return otherwise if given is None else given
 
 
 def _manifest(

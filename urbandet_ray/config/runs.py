@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
 
 
 class Section(BaseModel):
@@ -79,12 +80,15 @@ class ActorConfig(Section):
     """Ray Data grows the pool up to this; None is the same as min."""
     gpus: Annotated[float, Field(ge=0)] = 0
     """GPUs an actor holds; 0.5 puts two actors on one GPU."""
-    shards_in_flight: Positive = 2
-    """Shards an actor works on at a time: one is decoded while the other is drawn and written."""
-    decode_threads: Positive = 1
-    """Threads an actor decodes with."""
-    draw_threads: Positive = 1
-    """Threads an actor draws, encodes and writes with; more where the output is s3://."""
+    shards_in_flight: Positive | None = None
+    """Shards an actor works on at a time; None is 1 on a CPU, 2 on a GPU, so that one shard is
+    decoded while the other is drawn and written."""
+    decode_threads: Count | None = None
+    """Threads an actor decodes with; 0 decodes in turn with the model. None is 0 on a CPU, where
+    actors already fill the cores and threads only cost (docs/performance.md), 4 on a GPU."""
+    draw_threads: Count | None = None
+    """Threads an actor draws, encodes and writes with; None is 0 on a CPU, 4 on a GPU, and at
+    least 4 where the output is s3://, to hide its latency."""
 
 
 class RayConfig(Section):
@@ -110,7 +114,7 @@ class InferConfig(Section):
     """Our classes (label_map.pbtxt); None is 1 vehicle, 2 pedestrian, 4 cyclist."""
     batch_size: Positive = 8
     """Frames the model is given at a time."""
-    max_bad_records: Annotated[int, Field(ge=0)] = 100
+    max_bad_records: Count = 100
     """More dead letters than this fail the run."""
     max_pixels: Positive = 100_000_000
     """Larger images become dead letters before they are decoded."""

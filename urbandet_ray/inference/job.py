@@ -23,7 +23,7 @@ class InferJob:
         batch_size: frames a call of the detector.
         draw, draw_score_min, draw_truth, jpeg_quality: annotated frames.
         max_pixels: larger images are refused before they are decoded.
-        decode_threads, draw_threads: threads of one actor.
+        decode_threads, draw_threads: threads of one actor; 0 works in turn with the model.
     """
 
     run_uri: str
@@ -36,8 +36,8 @@ class InferJob:
     draw_truth: bool = False
     jpeg_quality: int = 90
     max_pixels: int = 100_000_000
-    decode_threads: int = 1
-    draw_threads: int = 1
+    decode_threads: int = 0
+    draw_threads: int = 0
 
     def folder(self) -> RunFolder:
         """The run folder."""

@@ -36,7 +36,7 @@ class ActorPool:
     min: int | None = None
     max: int | None = None
     gpus: float = 0.0
-    shards_in_flight: int = 2
+    shards_in_flight: int = 1
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,8 @@ def _stream(
             min_size=smallest,
             max_size=largest,
             max_concurrent_calls_per_actor=pool.shards_in_flight,
-            max_tasks_in_flight_per_actor=pool.shards_in_flight,
-            enable_true_multi_threading=True,
+            max_tasks_in_flight_per_actor=pool.shards_in_flight + 1,  # the next one waits there
+            enable_true_multi_threading=pool.shards_in_flight > 1,
         ),
         num_cpus=0 if pool.gpus else 1 - 2 * READER_CPUS / max(2, smallest),
         num_gpus=pool.gpus or None,

@@ -1,8 +1,10 @@
 """One shard through decode, model, drawing and writing, and its commit.
 
-Within an actor, threads decode ahead of the model and draw behind it; the C libraries at work
-(libjpeg-turbo, OpenCV, the model) release Python's lock. The whole shard is done by one actor, so
-its files and its marker are written by whoever did the work, and a lost actor costs one shard.
+Beside a GPU, threads decode ahead of the model and draw behind it; the C libraries at work
+(libjpeg-turbo, OpenCV, the model) release Python's lock. On CPUs the actors themselves are the
+parallelism, and each does its work in turn: threads within them cost a third of the speed
+(docs/performance.md). The whole shard is done by one actor, so its files and its marker are
+written by whoever did the work, and a lost actor costs one shard.
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ import resource
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
+from typing import Any, TypeVar
 
 from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ModelError, RecordError
@@ -29,6 +32,7 @@ from urbandet_ray.rendering.annotate import Annotator
 from urbandet_ray.storage.detections_table import DetectionRow, rows_to_parquet
 from urbandet_ray.storage.run_folder import Marker, RunFolder
 
+T = TypeVar("T")
 Good = tuple[SourceRecord, Frame, Image]
 
 
@@ -51,6 +55,23 @@ class StageClock:
                 self.busy_s[name] = self.busy_s.get(name, 0.0) + spent
 
 
+class InlineExecutor(Executor):
+    """Does the work at once, in the caller's thread."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Call it; the future is done when this returns."""
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # goes where a thread's would: to whoever asks for the result
+            future.set_exception(error)
+        return future
+
+
+def _threads(count: int) -> Executor:
+    return ThreadPoolExecutor(count) if count else InlineExecutor()
+
+
 class ShardProcessor:
     """A loaded detector with its threads; several shards may be processed at a time."""
 
@@ -63,8 +84,8 @@ class ShardProcessor:
         self._detector = job.make_detector()
         self._annotator = Annotator(job.labels, draw_truth=job.draw_truth)
         self._model_turn = threading.Lock()
-        self._decoders = ThreadPoolExecutor(job.decode_threads)
-        self._drawers = ThreadPoolExecutor(job.draw_threads)
+        self._decoders = _threads(job.decode_threads)
+        self._drawers = _threads(job.draw_threads)
 
     def process(self, shard: Shard) -> ShardSummary:
         """Do the shard and commit it.
@@ -172,7 +193,7 @@ class ShardProcessor:
             encoded = encode_jpeg(drawn, self._job.jpeg_quality)
         with clock.stage("write"):
             uri = self._folder.frame_uri(source, index)
-            self._job.storage.write_bytes(uri, encoded, durable=False)  # can be drawn again
+            self._job.storage.write_provisional(uri, encoded)  # the marker makes it count
 
     def _commit(
         self, shard: Shard, rows: list[DetectionRow], bad: list[tuple[SourceRecord, RecordError]]

@@ -96,7 +96,7 @@ def bottleneck_hint(bottleneck: str) -> str:
     """What to do about the slowest stage, in a few words."""
     hints = {
         "read": "the storage is the limit",
-        "decode": "more decode threads or CPU actors",
+        "decode": "more actors, or actors.decode_threads beside a GPU",
         "model": "more actors or a faster model",
         "draw": "draw.enabled=false, or more cores",
         "encode": "draw.enabled=false, or more cores",

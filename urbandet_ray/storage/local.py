@@ -99,11 +99,19 @@ def open_read(path: Path, offset: int, expect_version: str | None) -> BinaryIO:
         return stream
 
 
-def write_bytes(
-    path: Path, data: bytes, *, if_absent: bool, if_version: str | None, durable: bool = True
-) -> str:
+def write_bytes(path: Path, data: bytes, *, if_absent: bool, if_version: str | None) -> str:
     """Write whole or not at all; see Storage.write_bytes."""
-    return _write(path, lambda out: out.write(data), if_absent, if_version, durable)
+    return _write(path, lambda out: out.write(data), if_absent, if_version)
+
+
+def write_in_place(path: Path, data: bytes) -> None:
+    """Write without a temporary file; see Storage.write_provisional."""
+    with _translated("write", path):
+        try:
+            path.write_bytes(data)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
 
 
 def copy_in(source: IO[bytes], path: Path) -> None:
@@ -133,7 +141,6 @@ def _write(
     fill: Callable[[BinaryIO], object],
     if_absent: bool,
     if_version: str | None,
-    durable: bool = True,
 ) -> str:
     temp = path.parent / f".{path.name[:180]}.{uuid.uuid4().hex[:12]}.tmp"
     with _translated("write", path):
@@ -142,8 +149,7 @@ def _write(
             with temp.open("wb") as out:
                 fill(out)
                 out.flush()
-                if durable:
-                    os.fsync(out.fileno())
+                os.fsync(out.fileno())
             guarded = if_absent or if_version is not None
             with _folder_lock(path.parent) if guarded else nullcontext():
                 if guarded:

@@ -1,0 +1,168 @@
+"""The command line: help at once, and one clear message for every mistake."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from drives import write_drive
+
+from urbandet_ray import __version__, cli
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def urbandet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command line in this process; exit code, output, error output."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["urbandet", *map(str, arguments)])
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as leave:
+            code = leave.code or 0
+        shown = capsys.readouterr()
+        return int(str(code)), shown.out, shown.err
+
+    return run
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    """A TFRecord of three frames."""
+    return write_drive(tmp_path / "records" / "a.tfrecord", 3)
+
+
+def test_help_answers_within_half_a_second() -> None:
+    """The best of five, so that a busy machine does not decide."""
+    spent = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "urbandet_ray.cli", "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        spent.append(time.perf_counter() - begin)
+    assert "infer" in done.stdout
+    assert min(spent) < 0.5
+
+
+def test_version(urbandet: Run) -> None:
+    """The package's own."""
+    assert urbandet("--version") == (0, f"{__version__}\n", "")
+
+
+def test_validate_stats_and_show(urbandet: Run, records: Path, tmp_path: Path) -> None:
+    """What a person does first; a clean file is exit code 0."""
+    code, out, _ = urbandet("data", "validate", records)
+    assert (code, "3 good records, 0 bad" in out) == (0, True)
+    code, out, _ = urbandet("data", "stats", records)
+    assert "3 frames" in out
+    assert "vehicle" in out
+    sheet = tmp_path / "sheet.png"
+    code, out, _ = urbandet("data", "show", records, "--out", sheet, "--count", 2)
+    assert code == 0
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+
+
+def test_validate_exits_with_3_where_something_is_broken(urbandet: Run, records: Path) -> None:
+    """So that a script notices."""
+    data = bytearray(records.read_bytes())
+    data[-100] ^= 1
+    records.write_bytes(data)
+    code, out, _ = urbandet("data", "validate", records)
+    assert code == 3
+    assert "bad-data-crc" in out
+
+
+def test_synth_writes_a_labelled_drive(urbandet: Run, tmp_path: Path) -> None:
+    """Records that validate, with the label map beside them."""
+    size = ("--width", 160, "--height", 160)
+    code, _, _ = urbandet("data", "synth", tmp_path / "s", "--drives", 1, "--frames", 2, *size)
+    assert code == 0
+    assert urbandet("data", "validate", tmp_path / "s")[0] == 0
+    assert "cyclist" in (tmp_path / "s" / "label_map.pbtxt").read_text()
+
+
+MISTAKES = {
+    "missing input": (["{tmp}/nowhere", "--out", "{tmp}/run"], "nowhere"),
+    "empty folder": (["{tmp}/empty", "--out", "{tmp}/run"], "empty folder"),
+    "nothing usable": (["{tmp}/texts", "--out", "{tmp}/run"], "texts"),
+    "no output": (["{records}"], "output: is needed"),
+    "unknown setting": (
+        ["{records}", "--out", "{tmp}/run", "--set", "actors.maxx=3"],
+        "actors.maxx: unknown key; did you mean 'max'",
+    ),
+    "no key=value": (["{records}", "--out", "{tmp}/run", "--set", "fast"], "key=value"),
+    "missing config": (["--config", "{tmp}/no.yaml"], "cannot read the config"),
+    "missing model": (
+        ["{records}", "--out", "{tmp}/run", "--model", "{tmp}/no.tflite"],
+        "no.tflite",
+    ),
+    "model of another kind": (
+        ["{records}", "--out", "{tmp}/run", "--model", "{tmp}/texts/a.txt"],
+        "a.txt",
+    ),
+    "not a run folder": (["{records}", "--out", "{tmp}/texts"], "not empty and not a run"),
+    "unsupported scheme": (["ftp://host/x", "--out", "{tmp}/run"], "ftp"),
+    "label map that is none": (
+        ["{records}", "--out", "{tmp}/run", "--labels", "{tmp}/texts/model.config"],
+        "neither a label_map.pbtxt",
+    ),
+    "label map that does not fit": (
+        ["{records}", "--out", "{tmp}/run", "--labels", "{tmp}/animals.pbtxt"],
+        "none of the model's classes",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_of_infer(urbandet: Run, records: Path, tmp_path: Path, name: str) -> None:
+    """Exit code 1, one message that names the thing, no traceback, and no run left behind."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.txt").write_text("no model, no record")
+    (tmp_path / "texts/model.config").write_text("model { ssd { } }")
+    (tmp_path / "animals.pbtxt").write_text("item { id: 1 name: 'cat' }")
+    arguments, message = MISTAKES[name]
+    filled = [text.format(tmp=tmp_path, records=records) for text in arguments]
+    code, _, err = urbandet("infer", *filled)
+    assert code == 1
+    assert err.startswith("error: ")
+    assert message in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["eval", "{tmp}", "--truth", "{records}"], "is not a run folder"),
+        (["video", "{tmp}", "--out", "{tmp}/v.mp4"], "is not a run folder"),
+        (["eval", "{tmp}"], "truth: is needed"),
+        (["data", "stats", "{tmp}/nowhere"], "nowhere"),
+        (["data", "show", "{tmp}/nowhere"], "nowhere"),
+    ],
+)
+def test_mistakes_of_other_commands(
+    urbandet: Run, records: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    """The same for what reads runs and data."""
+    code, _, err = urbandet(*(text.format(tmp=tmp_path, records=records) for text in arguments))
+    assert (code, message in err, "Traceback" in err) == (1, True, False)
+
+
+@pytest.mark.s3
+def test_a_missing_bucket_is_named(urbandet: Run, s3_server, tmp_path: Path) -> None:
+    """With the endpoint it was looked for at."""
+    options = ("--out", tmp_path / "run", "--s3-endpoint", s3_server.endpoint_url)
+    code, _, err = urbandet("infer", "s3://no-such-bucket-here/x", *options)
+    assert code == 1
+    assert "no-such-bucket-here" in err
+    assert "Traceback" not in err
