@@ -218,10 +218,12 @@ def validate(
 ) -> None:
     """Read and decode everything; list what is broken. Exit code 3: something is."""
     from urbandet_ray.commands.access import read_labels
+    from urbandet_ray.commands.display import count_progress
     from urbandet_ray.records.checks import validate as check
 
     storage = _open(s3_endpoint, s3_region, s3_anonymous)
-    report = check(records, storage, read_labels(labels, storage))
+    with count_progress("files") as progress:
+        report = check(records, storage, read_labels(labels, storage), progress=progress)
     typer.echo(report.to_text())
     raise typer.Exit(0 if report.is_clean else 3)
 
@@ -236,10 +238,13 @@ def stats(
 ) -> None:
     """Counts, class balance and box sizes."""
     from urbandet_ray.commands.access import read_labels
+    from urbandet_ray.commands.display import count_progress
     from urbandet_ray.records.stats import statistics
 
     storage = _open(s3_endpoint, s3_region, s3_anonymous)
-    typer.echo(statistics(records, storage, read_labels(labels, storage)).to_text())
+    with count_progress("files") as progress:
+        found = statistics(records, storage, read_labels(labels, storage), progress=progress)
+    typer.echo(found.to_text())
 
 
 @data.command()
@@ -273,9 +278,13 @@ def synth(
     """Synthetic street drives with exact boxes; the same seed gives the same bytes."""
     from urbandet_ray.records.streets import write_drives
 
-    seeds = range(seed, seed + drives)
-    for path in write_drives(out, seeds=seeds, frame_count=frames, size_wh=(width, height)):
-        typer.echo(path)
+    write_drives(
+        out,
+        seeds=range(seed, seed + drives),
+        frame_count=frames,
+        size_wh=(width, height),
+        progress=typer.echo,
+    )
 
 
 if __name__ == "__main__":

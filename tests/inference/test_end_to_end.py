@@ -318,3 +318,30 @@ def test_jobs_through_ray_job_submit(
     log = submit("jobs/make_video.py", "configs/runs/video.yaml", f"run={run}", f"output={video}")
     assert "drive.mp4: 20 frames, 2.0 s" in log
     assert video.stat().st_size > 10_000
+
+
+@pytest.mark.chaos
+def test_a_crash_that_repeats_ends_the_run_with_a_message(
+    ray_dashboard: str, drives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that takes its process down does not do so for ever."""
+    from urbandet_ray.inference import pipeline
+    from urbandet_ray.inference.job import InferJob
+    from urbandet_ray.inference.shards import CutRule
+    from urbandet_ray.labels import STREET_LABELS
+    from urbandet_ray.records.sources import list_sources
+
+    class Crashing:
+        """Dies as a segmentation fault would."""
+
+        labels = STREET_LABELS
+
+        def detect(self, images: object) -> list:
+            os._exit(139)
+
+    monkeypatch.setattr(pipeline, "SHARD_RETRIES", 1)
+    job = InferJob(str(tmp_path / "run"), Storage(), Crashing, STREET_LABELS)
+    sources = list_sources(str(drives), job.storage)
+    with pytest.raises(RunError, match="an actor died 2 times over the same shard"):
+        pipeline.run_inference(job, sources, CutRule(4, 1 << 20), pipeline.ActorPool(min=1))
+    assert job.folder().markers() == []

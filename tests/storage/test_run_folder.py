@@ -90,3 +90,13 @@ def test_sweep_removes_only_what_killed_writers_left(folder: RunFolder, tmp_path
     assert not left.exists()
     assert kept.exists()
     assert folder.begin(MANIFEST) is True
+
+
+def test_an_unfinished_run_is_not_shown_as_a_whole(folder: RunFolder) -> None:
+    """eval and video refuse it and say how to finish it."""
+    folder.begin({**MANIFEST, "sources": 1})
+    folder.commit(MARKER)
+    with pytest.raises(RunError, match=r"is not finished: 1 of 1 files .* it resumes"):
+        folder.finished_markers()
+    folder.commit(END)
+    assert folder.finished_markers() == [MARKER, END]

@@ -44,9 +44,7 @@ def evaluate(config: EvalConfig) -> EvalReport:
     storage = make_storage(config.storage)
     folder = RunFolder(config.run, storage)
     manifest = folder.manifest()
-    table = chains(folder.markers())
-    if not table:
-        raise InputError(f"{config.run} has no committed frames yet: let `urbandet infer` finish")
+    table = chains(folder.finished_markers())
     sources = {source.name: source for source in list_sources(config.truth, storage)}
     absent = sorted(set(table) - set(sources))
     if absent:
@@ -72,7 +70,6 @@ def _joined(
 ) -> Iterator[FrameResult]:
     for name, shards in table.items():
         rows = {row.index: row for marker in shards.values() for row in folder.rows(marker)}
-        dead = sum(marker.dead_letters for marker in shards.values())
         known = 0
         for record in read_source(sources[name], storage):
             row = rows.get(record.index)
@@ -83,10 +80,10 @@ def _joined(
                 raise InputError(f"{record.uri}, record {record.index} carries no labels")
             known += 1
             yield _result(name, record.index, row, record.frame.truth)
-        if known < len(rows) or len(rows) + dead < max(m.next_index for m in shards.values()):
+        if known < len(rows):
             raise InputError(
                 f"{sources[name].uri} has {known} of the {len(rows)} frames that the run has: "
-                "it is another file, or the run is incomplete"
+                "it is another file, or a damaged copy"
             )
 
 

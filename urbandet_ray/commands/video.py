@@ -88,18 +88,17 @@ def _common_places(runs: list[RunFolder], segment: str | None) -> frozenset[Plac
 
 
 def _nothing_to_show(run: RunFolder, segment: str | None) -> str:
-    run.manifest()
     known = sorted({row.segment for _, rows in _rows_by_source(run, None) for row in rows})
-    if segment is not None and known:
+    if known:
         return f"{run.uri} has no segment {segment!r}; it has: {', '.join(known[:8])}"
-    return f"{run.uri} has no committed frames yet: let `urbandet infer` finish"
+    return f"{run.uri} has no frames: all its records are dead letters"
 
 
 def _rows_by_source(
     run: RunFolder, segment: str | None
 ) -> Iterator[tuple[str, list[DetectionRow]]]:
     """Rows of each source in drive order; one source at a time in memory."""
-    for source, shards in chains(run.markers()).items():
+    for source, shards in chains(run.finished_markers()).items():
         rows = [row for index in sorted(shards) for row in run.rows(shards[index])]
         yield source, [row for row in rows if segment is None or row.segment == segment]
 

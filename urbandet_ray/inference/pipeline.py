@@ -23,6 +23,10 @@ READER_CPUS = 0.1
 """A reader waits for the network or copies bytes; ten share a core."""
 
 
+SHARD_RETRIES = 5
+"""A lost actor's shard is tried again this often; for ever would hide a crash that repeats."""
+
+
 @dataclass(frozen=True)
 class ActorPool:
     """How many actors, and what each holds.
@@ -167,11 +171,20 @@ def _stream(
         ),
         num_cpus=0 if pool.gpus else 1 - 2 * READER_CPUS / max(2, smallest),
         num_gpus=pool.gpus or None,
+        max_task_retries=SHARD_RETRIES,
     )
-    for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for content in unpack(block):
-            if isinstance(content, ShardSummary):
-                yield content
+    blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    try:
+        for block in blocks:
+            for content in unpack(block):
+                if isinstance(content, ShardSummary):
+                    yield content
+    except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError) as error:
+        raise RunError(
+            f"an actor died {SHARD_RETRIES + 1} times over the same shard (out of memory, or a "
+            f"crash in the model?): {str(error).splitlines()[0]} Ray's logs say more; with fewer "
+            "actors or a smaller shard.megabytes the run resumes where it stopped"
+        ) from None
 
 
 def _configure_ray_data() -> None:

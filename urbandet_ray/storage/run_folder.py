@@ -156,6 +156,23 @@ class RunFolder:
             markers = [Marker(**json.loads(text)) for text in texts]
         return sorted(markers, key=lambda m: (m.source_order, m.first_index))
 
+    def finished_markers(self) -> list[Marker]:
+        """All shards of a run that is done, in drive order.
+
+        Raises:
+            NotFoundError: there is no run here.
+            RunError: it is not done: figures and videos of a part would pass for the whole.
+        """
+        sources = self.manifest()["sources"]
+        markers = self.markers()
+        open_sources = unfinished_sources(markers, sources)
+        if open_sources:
+            raise RunError(
+                f"{self.uri} is not finished: {open_sources} of {sources} files are not fully "
+                "committed. Repeat the `urbandet infer` command, it resumes"
+            )
+        return markers
+
     def rows(self, marker: Marker) -> list[DetectionRow]:
         """Detections of a committed shard, a row a frame, in record order."""
         uri = self.detections_uri(marker.shard)
