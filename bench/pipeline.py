@@ -9,7 +9,8 @@ Three questions, all answered in one run, since timings on shared machines only 
    cores x frames/s of a plain single-process loop doing the same decode, draw and encode.
 2. limit: frames/s of the pipeline with the real model, divided by cores / (CPU seconds a frame of
    decode + model + draw + encode + write, each measured alone).
-3. memory: peak of the driver and of each actor at 200 and at 4,000 frames.
+3. memory: peak of the driver and of each actor at 200 and at 4,000 frames; an actor's without
+   what it maps of Ray's object store, which has its own bound (ray.object_store_mb).
 
 The pipeline's frames/s run from the first shard's start to the last one's commit; Ray's own start
 and stop are printed beside them. Every pipeline run is a process of its own.
@@ -139,7 +140,7 @@ def run_pipeline(records: Path, run: Path, make_detector: Callable[[], Detector]
     wall = time.time() - begin
     actors: dict[int, float] = {}
     for summary in result.summaries:
-        actors[summary.actor] = max(actors.get(summary.actor, 0), summary.peak_rss_mb)
+        actors[summary.actor] = max(actors.get(summary.actor, 0), summary.memory_mb)
     return {
         "frames": result.frames,
         "frames_per_s": pace(result.summaries),

@@ -19,6 +19,7 @@ def ray_dashboard(aws_test_credentials: None) -> Iterator[str]:
     context = ray.init(
         address="local",
         num_cpus=2,
+        num_gpus=2,  # in name only: how GPU actors are placed, not what they compute
         object_store_memory=100 << 20,
         include_dashboard=True,
         log_to_driver=False,

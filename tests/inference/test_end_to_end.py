@@ -92,6 +92,14 @@ def test_a_video_of_two_runs_is_twice_as_wide(finished: Path, drives: Path, tmp_
         assert (stream.width >= 960, sum(1 for _ in opened.decode(video=0))) == (True, 10)
 
 
+def test_gpu_actors_give_the_same(finished: Path, drives: Path, tmp_path: Path) -> None:
+    """Two actors holding a GPU each (Ray's count of them; the model runs on the CPU), threads
+    decoding and drawing beside the model, two shards in flight: the same bytes."""
+    run = tmp_path / "run"
+    urbandet_ray.infer(str(drives), str(run), coco=True, actors={"gpus": 1}, **SETTINGS)
+    assert contents(run) == contents(finished)
+
+
 def test_a_finished_run_is_left_alone(finished: Path, drives: Path) -> None:
     """Running it again does nothing and says so."""
     before = contents(finished)

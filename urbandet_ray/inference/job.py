@@ -74,7 +74,7 @@ class ShardSummary:
         extent: share of the source that is read once this shard is done.
         busy_s: seconds of work by stage, summed over threads.
         started, ended: wall clock, seconds since 1970.
-        actor: process id; peak_rss_mb: its largest memory so far.
+        actor: process id; memory_mb: the most memory of its own it had during this shard.
         failure: the message that ends the run; everything else is empty then.
     """
 
@@ -89,5 +89,5 @@ class ShardSummary:
     started: float = 0.0
     ended: float = 0.0
     actor: int = 0
-    peak_rss_mb: float = 0.0
+    memory_mb: float = 0.0
     failure: str | None = None

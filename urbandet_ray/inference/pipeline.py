@@ -138,8 +138,6 @@ def _stream(
     pool: ActorPool,
 ) -> Iterator[ShardSummary]:
     """Summaries as shards are committed, in whatever order."""
-    from urbandet_ray.inference.source_reader import ShardSource, unpack
-
     table = chains(list(earlier))
     left = [
         (order, source, table.get(source.name, {}))
@@ -150,29 +148,9 @@ def _stream(
         return
     import ray
 
-    _configure_ray_data()
-    smallest, largest = _pool_size(pool, ray.cluster_resources())
-    dataset = ray.data.read_datasource(
-        ShardSource(left, job.storage, rule),
-        override_num_blocks=len(left),
-        num_cpus=READER_CPUS,
-    ).map_batches(
-        _actor_class(),
-        fn_constructor_args=(job,),
-        batch_size=1,
-        batch_format="pyarrow",
-        zero_copy_batch=True,
-        compute=ray.data.ActorPoolStrategy(
-            min_size=smallest,
-            max_size=largest,
-            max_concurrent_calls_per_actor=pool.shards_in_flight,
-            max_tasks_in_flight_per_actor=pool.shards_in_flight + 1,  # the next one waits there
-            enable_true_multi_threading=pool.shards_in_flight > 1,
-        ),
-        num_cpus=0 if pool.gpus else 1 - 2 * READER_CPUS / max(2, smallest),
-        num_gpus=pool.gpus or None,
-        max_task_retries=SHARD_RETRIES,
-    )
+    from urbandet_ray.inference.source_reader import ShardSource, unpack
+
+    dataset = _dataset(ShardSource(left, job.storage, rule), len(left), job, pool)
     blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     try:
         for block in blocks:
@@ -185,6 +163,37 @@ def _stream(
             f"crash in the model?): {str(error).splitlines()[0]} Ray's logs say more; with fewer "
             "actors or a smaller shard.megabytes the run resumes where it stopped"
         ) from None
+
+
+def _dataset(source: Any, readers: int, job: InferJob, pool: ActorPool) -> Any:
+    """The pipeline as Ray Data sees it: read tasks, then a pool of actors."""
+    import warnings
+
+    import ray
+
+    _configure_ray_data()
+    smallest, largest = _pool_size(pool, ray.cluster_resources())
+    shards = ray.data.read_datasource(source, override_num_blocks=readers, num_cpus=READER_CPUS)
+    with warnings.catch_warnings():
+        # max_task_retries has no other way in yet, and Ray is pinned
+        warnings.filterwarnings("ignore", message=".*ray_remote_args.* is deprecated")
+        return shards.map_batches(
+            _actor_class(),
+            fn_constructor_args=(job,),
+            batch_size=1,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            compute=ray.data.ActorPoolStrategy(
+                min_size=smallest,
+                max_size=largest,
+                max_concurrent_calls_per_actor=pool.shards_in_flight,
+                max_tasks_in_flight_per_actor=pool.shards_in_flight + 1,  # the next waits there
+                enable_true_multi_threading=pool.shards_in_flight > 1,
+            ),
+            num_cpus=0 if pool.gpus else 1 - 2 * READER_CPUS / max(2, smallest),
+            num_gpus=pool.gpus or None,
+            max_task_retries=SHARD_RETRIES,
+        )
 
 
 def _configure_ray_data() -> None:

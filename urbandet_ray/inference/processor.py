@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TypeVar
 
 from urbandet_ray.detections import Detections
@@ -99,6 +100,7 @@ class ShardProcessor:
         bad: list[tuple[SourceRecord, RecordError]] = []
         rows: list[DetectionRow] = []
         drawing: deque[Future[None]] = deque()
+        memory_mb = 0.0
         for batch in self._batches(shard, clock, bad):
             with self._model_turn, clock.stage("model"):
                 answers = self._detect([image for _, _, image in batch])
@@ -107,6 +109,7 @@ class ShardProcessor:
                 if self._job.draw:
                     work = (clock, shard.source, record.index, image, detections, frame)
                     drawing.append(self._drawers.submit(self._draw, *work))
+            memory_mb = max(memory_mb, own_memory_mb())
             while len(drawing) > 2 * self._job.batch_size:
                 drawing.popleft().result()
         for future in drawing:
@@ -125,7 +128,7 @@ class ShardProcessor:
             started=started,
             ended=time.time(),
             actor=os.getpid(),
-            peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            memory_mb=memory_mb,
         )
 
     def _detect(self, images: list[Image]) -> list[Detections]:
@@ -233,6 +236,19 @@ class ShardProcessor:
             size_bytes=len(raw),
             raw=name,
         )
+
+
+def own_memory_mb() -> float:
+    """Resident memory of this process without what it maps of Ray's shared object store.
+
+    Peak resident memory where the system does not tell the two apart.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    fields = dict(line.split(":", 1) for line in status.splitlines() if line.startswith("Rss"))
+    return sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssFile")) / 1024
 
 
 def _row(
