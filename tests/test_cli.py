@@ -110,6 +110,7 @@ MISTAKES = {
         "a.txt",
     ),
     "not a run folder": (["{records}", "--out", "{tmp}/texts"], "not empty and not a run"),
+    "output inside the input": (["{tmp}/texts", "--out", "{tmp}/texts/run"], "inside the input"),
     "unsupported scheme": (["ftp://host/x", "--out", "{tmp}/run"], "ftp"),
     "label map that is none": (
         ["{records}", "--out", "{tmp}/run", "--labels", "{tmp}/texts/model.config"],

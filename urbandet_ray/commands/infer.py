@@ -14,6 +14,7 @@ from typing import Any
 from urbandet_ray import __version__
 from urbandet_ray.commands.access import make_storage, place, read_labels
 from urbandet_ray.config import InferConfig
+from urbandet_ray.errors import ConfigError
 from urbandet_ray.inference.job import InferJob, ShardSummary
 from urbandet_ray.inference.pipeline import ActorPool, RunResult, run_inference
 from urbandet_ray.inference.progress import Progress
@@ -56,6 +57,7 @@ class InferReport:
         """One line for a person."""
         text = f"{self.run}: {self.frames} frames, {self.detections} detections"
         text += f", {self.dead_letters} dead letters"
+        text += " (see dead_letter/ in it)" if self.dead_letters else ""
         if self.frames_per_s:
             text += f", {self.frames_per_s:.1f} frames/s"
         return text + (" (an earlier try was resumed)" if self.resumed else "")
@@ -72,6 +74,11 @@ def infer(
         UrbandetError: what is wrong, and what to do.
     """
     config = _with_absolute_places(config)
+    if config.output.startswith(config.input.rstrip("/") + "/"):
+        raise ConfigError(
+            f"the output {config.output} lies inside the input {config.input} and would become "
+            "part of it: choose a run folder beside it"
+        )
     storage = make_storage(config.storage)
     labels = read_labels(config.labels, storage)
     spec = _model_spec(config)
