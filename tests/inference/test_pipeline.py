@@ -1,9 +1,12 @@
-"""How many actors a cluster has room for."""
+"""How many actors a cluster has room for, and what is said where there is no cluster."""
+
+import socket
 
 import pytest
 
 from urbandet_ray.errors import RunError
 from urbandet_ray.inference.pipeline import ActorPool, _pool_size
+from urbandet_ray.inference.session import ray_session
 
 
 @pytest.mark.parametrize(
@@ -26,3 +29,13 @@ def test_no_gpu_is_said_before_anything_waits() -> None:
     """Without `min` a pool that can never start would hang."""
     with pytest.raises(RunError, match="each actor wants 1 GPU and the cluster has none: set"):
         _pool_size(ActorPool(gpus=1), {"CPU": 8.0})
+
+
+def test_an_address_where_nothing_listens_is_said_at_once() -> None:
+    """Ray itself tries for minutes."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # bound, not listening: nobody else gets the port either
+        address = f"127.0.0.1:{held.getsockname()[1]}"
+        refused = pytest.raises(RunError, match=f"no Ray cluster answers at {address}")
+        with refused, ray_session(address):
+            pass

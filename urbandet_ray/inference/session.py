@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from urbandet_ray.errors import RunError
+
+REACH_TIMEOUT_S = 10.0
 
 
 @contextmanager
@@ -44,13 +48,10 @@ def ray_session(
             "include_dashboard": False,
         }
     try:
-        ray.init(
-            address=address,
-            logging_level="ERROR",
-            log_to_driver=False,
-            **own,
-        )
-    except ConnectionError as error:
+        _knock(address)
+        with _quiet_start():
+            ray.init(address=address, logging_level="ERROR", log_to_driver=False, **own)
+    except OSError as error:  # ConnectionError is one
         raise RunError(
             f"no Ray cluster answers at {address}: {error}. Start one (`ray start --head`), "
             "or unset RAY_ADDRESS and ray.address to let the run start its own"
@@ -59,3 +60,31 @@ def ray_session(
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nothing listens at host:port; Ray itself tries for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "://" not in address:
+        socket.create_connection((host, int(port)), timeout=REACH_TIMEOUT_S).close()
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Hold back what Ray's core writes to file descriptor 2 while it starts.
+
+    It announces the log level it was given, and nothing turns that off. What it wrote is shown
+    where the start fails.
+    """
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            written.seek(0)
+            os.write(kept, written.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
