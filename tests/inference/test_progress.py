@@ -48,12 +48,13 @@ def test_bottleneck_is_the_busiest_stage() -> None:
     assert state.shares["model"] == pytest.approx(5 / 8)
 
 
-def test_shards_out_of_order_never_lower_the_fraction() -> None:
-    """Actors finish when they finish."""
+def test_shards_out_of_order_add_up() -> None:
+    """Actors finish when they finish; the last shard of a file is not the whole file."""
     meter = ProgressMeter({"a": 100}, {})
-    meter.add(summary("a", 5, 0.9))
-    meter.add(summary("a", 5, 0.4))
-    assert meter.snapshot().fraction == pytest.approx(0.9)
+    meter.add(summary("a", 1, 0.1))
+    assert meter.snapshot().fraction == pytest.approx(0.1)
+    meter.add(summary("a", 9, 0.9))
+    assert meter.snapshot().fraction == pytest.approx(1.0)
 
 
 def test_the_line_a_person_reads() -> None:

@@ -10,7 +10,7 @@ from urbandet_ray.storage import Storage
 from urbandet_ray.storage.run_folder import Marker, RunFolder, unfinished_sources
 
 MANIFEST = {"fingerprint": {"model": "m", "settings": "s", "input": "i"}}
-MARKER = Marker("a-00000000", "a", 0, 0, 4, 100, False, 4, 9, 0)
+MARKER = Marker("a-00000000", "a", 0, 0, 4, 0, 100, False, 4, 9, 0)
 END = replace(MARKER, shard="a-00000004", first_index=4, next_index=6, last=True)
 
 

@@ -71,7 +71,7 @@ class ShardSummary:
     """What an actor reports when a shard is committed; a few hundred bytes.
 
     Attributes:
-        extent: share of the source that is read once this shard is done.
+        extent: share of the source that the shard is, in [0, 1].
         busy_s: seconds of work by stage, summed over threads.
         started, ended: wall clock, seconds since 1970.
         actor: process id; memory_mb: the most memory of its own it had during this shard.

@@ -15,7 +15,7 @@ from typing import Any
 from urbandet_ray.errors import RunError
 from urbandet_ray.inference.job import InferJob, ShardSummary
 from urbandet_ray.inference.progress import Progress, ProgressMeter
-from urbandet_ray.inference.shards import CutRule, resume_point
+from urbandet_ray.inference.shards import CutRule, resume_point, share_of
 from urbandet_ray.records.sources import Source
 from urbandet_ray.storage.run_folder import Marker, chains, unfinished_sources
 
@@ -90,13 +90,16 @@ def run_inference(
 
 def _meter(sources: Sequence[Source], earlier: Sequence[Marker]) -> ProgressMeter:
     table = chains(list(earlier))
+    done = {
+        source.name: sum(
+            share_of(source, marker.first_offset, marker.next_offset, marker.last)
+            for marker in table.get(source.name, {}).values()
+        )
+        for source in sources
+    }
     return ProgressMeter(
         {source.name: source.size_bytes for source in sources},
-        {
-            source.name: 1.0
-            for source in sources
-            if source.name in table and resume_point(table[source.name]) is None
-        },
+        done,
         frames=sum(marker.frames for marker in earlier),
         detections=sum(marker.detections for marker in earlier),
         dead_letters=sum(marker.dead_letters for marker in earlier),

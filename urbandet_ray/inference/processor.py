@@ -214,6 +214,7 @@ class ShardProcessor:
             source_order=shard.source_order,
             first_index=shard.first_index,
             next_index=shard.next_index,
+            first_offset=shard.first_offset,
             next_offset=shard.next_offset,
             last=shard.last,
             frames=len(rows),

@@ -63,7 +63,7 @@ class ProgressMeter:
         self._detections += summary.detections
         self._dead += len(summary.dead_letters)
         known = self._extent.get(summary.source, 0.0)
-        self._extent[summary.source] = max(known, summary.extent)
+        self._extent[summary.source] = min(known + summary.extent, 1.0)
         for stage, spent in summary.busy_s.items():
             self._busy[stage] = self._busy.get(stage, 0.0) + spent
 

@@ -18,9 +18,9 @@ class Shard:
 
     Attributes:
         source, source_order: name of the source and its place in the drive.
-        first_index, next_index, next_offset, last: as in the marker.
+        first_index, next_index, first_offset, next_offset, last: as in the marker.
         records: good and bad ones, in order.
-        extent: share of the source read once this shard is done, in [0, 1].
+        extent: share of the source that it is, in [0, 1].
         read_s: seconds spent reading it.
     """
 
@@ -28,6 +28,7 @@ class Shard:
     source_order: int
     first_index: int
     next_index: int
+    first_offset: int
     next_offset: int
     last: bool
     records: tuple[SourceRecord, ...]
@@ -93,19 +94,32 @@ def _empty(source: Source) -> SourceRecord:
 def _shard(
     source: Source, order: int, group: tuple[SourceRecord, ...], last: bool, read_s: float
 ) -> Shard:
-    whole = len(source.files) if source.kind == "images" else source.size_bytes
-    passed = group[-1].next_offset / whole if whole and source.kind != "video" else 0.0
+    first, end = group[0], group[-1]
     return Shard(
         source=source.name,
         source_order=order,
-        first_index=group[0].index,
-        next_index=group[-1].index + 1,
-        next_offset=group[-1].next_offset,
+        first_index=first.index,
+        next_index=end.index + 1,
+        first_offset=first.offset,
+        next_offset=end.next_offset,
         last=last,
         records=group,
-        extent=1.0 if last else min(passed, 0.99),
+        extent=share_of(source, first.offset, end.next_offset, last),
         read_s=read_s,
     )
+
+
+def share_of(source: Source, first_offset: int, next_offset: int, last: bool) -> float:
+    """Share of a source between two offsets, in [0, 1], for progress.
+
+    A video says nothing before its end; offsets in a gzip file run ahead of its size.
+    """
+    if source.kind == "video":
+        return float(last)
+    whole = len(source.files) if source.kind == "images" else source.size_bytes
+    if not whole:
+        return 1.0
+    return min(max((whole if last else next_offset) - first_offset, 0) / whole, 1.0)
 
 
 def cut(

@@ -37,7 +37,7 @@ class Marker:
         shard: its name.
         source: name of the file it was cut from; source_order is that file's place in the drive.
         first_index, next_index: records [first, next) of the source, bad ones included.
-        next_offset: where the next record starts in the source.
+        first_offset, next_offset: where its records, and the next one, start in the source.
         last: the source ends here.
         frames, detections, dead_letters: what it holds; frames + dead_letters is the record count.
     """
@@ -47,6 +47,7 @@ class Marker:
     source_order: int
     first_index: int
     next_index: int
+    first_offset: int
     next_offset: int
     last: bool
     frames: int
