@@ -3,7 +3,7 @@
     python bench/pipeline.py                       # everything: about 8 minutes on 2 cores
     python bench/pipeline.py --model M.tflite --labels L.txt --mapping coco-to-street
 
-Three questions, all answered in one run, since timings on shared machines only compare as ratios:
+Four questions, all answered in one run, since timings on shared machines only compare as ratios:
 
 1. overhead: frames/s of the pipeline with a detector that returns fixed boxes, divided by
    cores x frames/s of a plain single-process loop doing the same decode, draw and encode.
@@ -11,6 +11,8 @@ Three questions, all answered in one run, since timings on shared machines only 
    decode + model + draw + encode + write, each measured alone).
 3. memory: peak of the driver and of each actor at 200 and at 4,000 frames; an actor's without
    what it maps of Ray's object store, which has its own bound (ray.object_store_mb).
+4. threads: question 1's pipeline with threads inside its CPU actors, and two shards at a time in
+   each, against the same without.
 
 The pipeline's frames/s run from the first shard's start to the last one's commit; Ray's own start
 and stop are printed beside them. Every pipeline run is a process of its own.
@@ -123,7 +125,9 @@ def stage_costs(frames: Sequence[Frame], detector: Detector, out: Path) -> dict[
     }
 
 
-def run_pipeline(records: Path, run: Path, make_detector: Callable[[], Detector]) -> dict:
+def run_pipeline(
+    records: Path, run: Path, make_detector: Callable[[], Detector], threads: int
+) -> dict:
     """One pipeline run in this process; what it measured."""
     from urbandet_ray.commands.infer import pace
     from urbandet_ray.inference.job import InferJob
@@ -132,11 +136,19 @@ def run_pipeline(records: Path, run: Path, make_detector: Callable[[], Detector]
     from urbandet_ray.inference.shards import CutRule
 
     storage = Storage()
-    job = InferJob(str(run), storage, make_detector, STREET_LABELS)
+    job = InferJob(
+        str(run),
+        storage,
+        make_detector,
+        STREET_LABELS,
+        decode_threads=threads,
+        draw_threads=threads,
+    )
+    pool = ActorPool(shards_in_flight=2 if threads else 1)
     begin = time.time()
     with ray_session():
         sources = list_sources(str(records), storage)
-        result = run_inference(job, sources, CutRule(64, 32 << 20), ActorPool())
+        result = run_inference(job, sources, CutRule(64, 32 << 20), pool)
     wall = time.time() - begin
     actors: dict[int, float] = {}
     for summary in result.summaries:
@@ -179,11 +191,15 @@ def measure_overhead(scratch: Path, frames: int, rounds: int) -> dict:
     records = write_records(scratch / "overhead", frames)
     sample = read_frames(records, 300)
     plain_loop(sample[:50], FixedDetector())
-    loops, pipelines = [], []
+    loops, pipelines, threaded = [], [], []
     for number in range(rounds):
         loops.append(plain_loop(sample, FixedDetector()))
         pipelines.append(in_own_process(records, scratch / f"o{number}", []))
+        threaded.append(in_own_process(records, scratch / f"t{number}", ["--threads", "1"]))
     loops.append(plain_loop(sample, FixedDetector()))
+    threads = [
+        t["frames_per_s"] / p["frames_per_s"] for t, p in zip(threaded, pipelines, strict=True)
+    ]
     speed = median([p["frames_per_s"] for p in pipelines])
     ratios = [
         p["frames_per_s"] / (CORES * (loops[i] + loops[i + 1]) / 2) for i, p in enumerate(pipelines)
@@ -194,6 +210,7 @@ def measure_overhead(scratch: Path, frames: int, rounds: int) -> dict:
         "ratios": ratios,
         "ratio": median(ratios),
         "wall_s": [p["wall_s"] for p in pipelines],
+        "threads_ratio": median(threads),
     }
 
 
@@ -241,6 +258,7 @@ def report(results: dict) -> None:
     overhead, limit, memory = results["overhead"], results["limit"], results["memory"]
     print(f"\n{'figure':44} {'measured':>10} {'bar':>8}")
     print(f"{'pipeline / (cores x plain loop)':44} {overhead['ratio']:10.2f} {'>= 0.70':>8}")
+    print(f"{'threads in CPU actors / none':44} {overhead['threads_ratio']:10.2f} {'':>8}")
     print(f"{'pipeline with the model / limit':44} {limit['ratio']:10.2f} {'>= 0.90':>8}")
     print(f"{'driver peak, 200 -> 4,000 frames':44} {memory['driver_growth']:+10.1%} {'10%':>8}")
     print(f"{'actor peak, 200 -> 4,000 frames':44} {memory['actor_growth']:+10.1%} {'10%':>8}")
@@ -257,12 +275,13 @@ def main() -> None:
     parser.add_argument("--model-frames", type=int, default=1000, help="frames of the limit runs")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, default=Path("bench/results/pipeline.json"))
+    parser.add_argument("--threads", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--run", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
         if "--model" not in sys.argv:
             options.model = None
-        print(json.dumps(run_pipeline(*options.run, detector_maker(options))))
+        print(json.dumps(run_pipeline(*options.run, detector_maker(options), options.threads)))
         return
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)

@@ -62,9 +62,10 @@ def test_coco_results_hold_every_detection(finished: Path) -> None:
     assert [image["id"] for image in images] == list(range(1, 21))
 
 
-def test_the_shipped_detector_finds_something(finished: Path, drives: Path) -> None:
+def test_the_shipped_detector_finds_something(finished: Path, drives: Path, tmp_path: Path) -> None:
     """End to end, boxes land where the truth is: far above chance on drives it never saw."""
-    metrics = urbandet_ray.evaluate(str(finished), str(drives)).metrics
+    metrics = urbandet_ray.evaluate(str(finished), str(drives), output=str(tmp_path)).metrics
+    assert json.loads((tmp_path / "metrics.json").read_text())["ap50"] == metrics.ap50
     assert metrics.frames == 20
     assert metrics.ap50 > 0.1
 
