@@ -6,6 +6,7 @@ Where the batch is open, images of the same size go together.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,8 @@ class SavedModelDetector:
 
 
 def _tensorflow(threads: int) -> Any:
+    # decided at TensorFlow's first import: the OD API needs Keras 2 in the same process (odapi.py)
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     try:
         import tensorflow as tf
     except ImportError as error:

@@ -1,0 +1,244 @@
+"""The door to the OD API: it opens, refuses clearly, trains, resumes and exports."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from urbandet_ray.errors import ConfigError, MissingExtraError, ModelError, NotFoundError
+from urbandet_ray.evaluation import FrameResult, evaluate
+from urbandet_ray.frames import Frame, Truth
+from urbandet_ray.labels import STREET_LABELS, LabelMap
+from urbandet_ray.models import odapi
+from urbandet_ray.models.loading import ModelSpec, load_detector
+from urbandet_ray.models.shipped import SHIPPED_FOLDER, shipped_model_path
+from urbandet_ray.records.images import encode_jpeg
+from urbandet_ray.records.streets import render_drive
+from urbandet_ray.records.writer import write_frames
+from urbandet_ray.storage import Storage
+
+# read while tests are collected, so before any of them imports TensorFlow into this process
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+
+SHIPPED_CONFIG = SHIPPED_FOLDER / "pipeline.config"
+
+
+def tiny_config(folder: Path, batch: int = 2) -> Path:
+    """The shipped config shrunk to 64 px and a quarter of its width, reading from `folder`."""
+    config = odapi.read_pipeline_config(SHIPPED_CONFIG)
+    ssd = config.model.ssd
+    ssd.image_resizer.fixed_shape_resizer.height = 64
+    ssd.image_resizer.fixed_shape_resizer.width = 64
+    ssd.feature_extractor.depth_multiplier = 0.25
+    ssd.box_predictor.weight_shared_convolutional_box_predictor.num_layers_before_predictor = 1
+    for levels in (ssd.feature_extractor.fpn, ssd.anchor_generator.multiscale_anchor_generator):
+        levels.min_level, levels.max_level = 4, 5
+    config.train_config.batch_size = batch
+    for reader in (config.train_input_reader, config.eval_input_reader[0]):
+        reader.label_map_path = str(SHIPPED_FOLDER / "label_map.pbtxt")
+        reader.tf_record_input_reader.input_path[:] = [str(folder / "street-*.tfrecord")]
+    path = folder / "pipeline.config"
+    path.write_text(str(config), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Pipeline config and model folder of a network trained for two steps, then for two more."""
+    folder = tmp_path_factory.mktemp("trained")
+
+    def frames() -> Any:
+        for index, (image, truth) in enumerate(render_drive(3, 4, size_wh=(160, 160), fps=1)):
+            known = truth.class_ids < 3
+            labels = Truth.of(truth.boxes_xyxy[known], truth.class_ids[known])
+            yield Frame(f"street-{index}", "street", encode_jpeg(image), "jpeg", (160, 160), labels)
+
+    write_frames(frames(), folder / "street-0003.tfrecord")
+    config, model_dir = tiny_config(folder), folder / "model"
+    odapi.train(config, model_dir, steps=2, checkpoint_every=2, steps_per_call=1)
+    odapi.train(config, model_dir, steps=4, checkpoint_every=2, steps_per_call=1)
+    return config, model_dir
+
+
+@pytest.mark.train
+def test_opens_with_keras_2() -> None:
+    """The OD API opens on the installed TensorFlow, on Keras 2."""
+    opened = odapi.open_odapi()
+    assert opened.tf.keras.Model.__module__.startswith("tf_keras")
+    assert callable(opened.model_lib_v2.train_loop)
+
+
+@pytest.mark.train
+def test_refuses_keras_3() -> None:
+    """A process that imported TensorFlow with Keras 3 is told what to set, and when."""
+    program = (
+        "import os; os.environ.pop('TF_USE_LEGACY_KERAS', None)\n"
+        "import tensorflow\n"
+        "from urbandet_ray.errors import RunError\n"
+        "from urbandet_ray.models.odapi import open_odapi\n"
+        "try: open_odapi()\n"
+        "except RunError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert re.search(
+        r"imported earlier in this process with Keras 3, .*set TF_USE_LEGACY_KERAS=1 .*before",
+        done.stdout,
+    )
+
+
+def test_names_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the OD API the error names it and gives the command that installs it."""
+    monkeypatch.setitem(sys.modules, "object_detection", None)
+    with pytest.raises(
+        MissingExtraError, match=r"need object_detection, not installed.*pip install 'urbandet-ray"
+    ):
+        odapi.open_odapi.__wrapped__()
+
+
+@pytest.mark.train
+def test_learning_rate_follows_the_schedule() -> None:
+    """Each update uses the schedule's rate of its step, not the warm-up's first for ever."""
+    opened = odapi.open_odapi()
+    tf = opened.tf
+    builder = importlib.import_module("object_detection.builders.optimizer_builder")
+    config = odapi.read_pipeline_config(SHIPPED_CONFIG).train_config.optimizer
+    momentum = config.momentum_optimizer.learning_rate.cosine_decay_learning_rate
+    momentum.learning_rate_base, momentum.warmup_learning_rate = 0.5, 0.1
+    momentum.warmup_steps, momentum.total_steps = 10, 100
+    config.momentum_optimizer.momentum_optimizer_value = 0.0
+    step, weight = tf.Variable(0, dtype=tf.int64), tf.Variable(0.0)
+    optimizer, _ = builder.build(config, global_step=step)
+    moved = []
+    for at in (0, 10, 100):
+        step.assign(at)
+        before = float(weight)
+        optimizer.apply_gradients([(tf.constant(-1.0), weight)])
+        moved.append(float(weight) - before)
+    assert moved == pytest.approx([0.1, 0.5, 0.0], abs=1e-6)
+
+
+def test_step_counts_must_divide(tmp_path: Path) -> None:
+    """Steps after the last checkpoint would be lost, so such counts are refused."""
+    with pytest.raises(ConfigError, match=r"1050 steps are no multiple of 100: .*choose counts"):
+        odapi.train(SHIPPED_CONFIG, tmp_path, steps=1050, checkpoint_every=100)
+    with pytest.raises(ConfigError, match="start at 1"):
+        odapi.train(SHIPPED_CONFIG, tmp_path, steps=0)
+
+
+@pytest.mark.train
+def test_missing_config(tmp_path: Path) -> None:
+    """A pipeline config that does not exist is named."""
+    with pytest.raises(NotFoundError, match=r"no pipeline config .*absent\.config"):
+        odapi.read_pipeline_config(tmp_path / "absent.config")
+
+
+@pytest.mark.train
+def test_broken_config_names_the_line(tmp_path: Path) -> None:
+    """A field the OD API does not know is named with its line."""
+    path = tmp_path / "pipeline.config"
+    path.write_text("model {\n  ssd {\n    num_klasses: 3\n  }\n}\n")
+    with pytest.raises(ConfigError, match=r"pipeline\.config is not .*3:5.*num_klasses"):
+        odapi.read_pipeline_config(path)
+
+
+@pytest.mark.train
+def test_missing_records_are_named(tmp_path: Path) -> None:
+    """Training records that are not there are named before anything is built."""
+    config = tiny_config(tmp_path)
+    with pytest.raises(NotFoundError, match=r"training records at '.*street-\*\.tfrecord'"):
+        odapi.train(config, tmp_path / "model", steps=1, checkpoint_every=1, steps_per_call=1)
+
+
+@pytest.mark.train
+def test_no_checkpoint(tmp_path: Path) -> None:
+    """Exporting an untrained folder says that it holds no checkpoint."""
+    with pytest.raises(NotFoundError, match=r"no checkpoint in .*: train first"):
+        odapi.export_tflite(SHIPPED_CONFIG, tmp_path, tmp_path / "out")
+
+
+@pytest.mark.train
+def test_only_ssd_goes_to_tflite(tmp_path: Path) -> None:
+    """Another architecture is refused by name."""
+    path = tmp_path / "pipeline.config"
+    path.write_text("model { faster_rcnn { num_classes: 3 } }")
+    with pytest.raises(ModelError, match="faster_rcnn model: only ssd goes to TFLite"):
+        odapi.export_tflite(path, tmp_path, tmp_path / "out")
+
+
+@pytest.mark.train
+def test_training_resumes(trained: tuple[Path, Path]) -> None:
+    """A second call goes on from the last checkpoint instead of starting over."""
+    _, model_dir = trained
+    prefix = odapi.last_checkpoint(model_dir)
+    reader = odapi.open_odapi().tf.train.load_checkpoint(prefix)
+    assert reader.get_tensor("step/.ATTRIBUTES/VARIABLE_VALUE") == 4
+    # 0, 2 and 4 were saved: starting over would have saved 0 and 2 once more
+    assert Path(prefix).name == "ckpt-3"
+
+
+@pytest.mark.train
+def test_tflite_runs(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    """The exported file takes one [-1, 1] image and answers the asked number of boxes."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    config, model_dir = trained
+    path = odapi.export_tflite(config, model_dir, tmp_path, max_detections=7)
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    (image,) = interpreter.get_input_details()
+    assert (image["shape"].tolist(), image["dtype"]) == ([1, 64, 64, 3], np.float32)
+    interpreter.set_tensor(image["index"], np.zeros((1, 64, 64, 3), np.float32))
+    interpreter.invoke()
+    shapes = sorted(
+        interpreter.get_tensor(out["index"]).shape for out in interpreter.get_output_details()
+    )
+    assert shapes == [(1,), (1, 7), (1, 7), (1, 7, 4)]
+
+
+@pytest.mark.train
+def test_saved_model_runs(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    """The stock export takes a uint8 image of any size and answers boxes in [0, 1]."""
+    config, model_dir = trained
+    path = odapi.export_saved_model(config, model_dir, tmp_path / "out")
+    tf = odapi.open_odapi().tf
+    detect = tf.saved_model.load(str(path)).signatures["serving_default"]
+    answer = detect(input_tensor=tf.zeros((1, 90, 120, 3), tf.uint8))
+    boxes = answer["detection_boxes"].numpy()
+    assert boxes.shape == (1, 100, 4)
+    assert 0 <= boxes.min() <= boxes.max() <= 1
+    spec = ModelSpec(str(path), labels_uri=str(SHIPPED_FOLDER / "label_map.pbtxt"), score_min=0.0)
+    images = [np.zeros((90, 120, 3), np.uint8), np.zeros((48, 64, 3), np.uint8)]
+    answers = load_detector(spec, Storage()).detect(images)
+    assert [len(answer) > 0 for answer in answers] == [True, True]
+    assert set(answers[0].class_ids.tolist()) <= set(STREET_LABELS.names)
+
+
+@pytest.mark.train
+def test_shipped_config_fits_the_shipped_labels() -> None:
+    """As many classes as the label map has ids, without gaps."""
+    labels = LabelMap.parse((SHIPPED_FOLDER / "label_map.pbtxt").read_text("utf-8"))
+    config = odapi.read_pipeline_config(SHIPPED_CONFIG)
+    assert list(labels.names) == list(range(1, config.model.ssd.num_classes + 1))
+    assert set(labels.names.values()) == {"vehicle", "pedestrian", "cyclist"}
+
+
+def test_shipped_detector_is_small_and_finds_vehicles() -> None:
+    """Under 8 MB, and AP50 of vehicles is above 0.4 on a drive it never saw."""
+    assert shipped_model_path().stat().st_size < 8_000_000
+    detector = load_detector(ModelSpec("shipped", score_min=0.02), Storage())
+    results = []
+    for index, (image, truth) in enumerate(render_drive(9101, 4, fps=1)):
+        (found,) = detector.detect([image])
+        results.append(FrameResult(str(index), (640, 640), truth, found))
+    vehicle = evaluate(results, STREET_LABELS).by_class["vehicle"]
+    assert vehicle.truth_boxes > 10
+    assert vehicle.ap50 is not None
+    assert vehicle.ap50 > 0.4
