@@ -50,6 +50,7 @@ class SquareDetector:
     """Finds the bright square by its pixels; a whole detector, if a narrow one."""
 
     labels: LabelMap = field(default_factory=lambda: STREET_LABELS)
+    batch_size: int = 1
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
         """One vehicle a frame: the extent of what is bright."""

@@ -14,7 +14,7 @@ GIVEN = {"input": "a", "output": "b"}
 def test_defaults_need_only_input_and_output() -> None:
     """The rest has sensible values."""
     config = load_config(InferConfig, None, GIVEN)
-    assert (config.model.uri, config.batch_size, config.draw.enabled) == ("shipped", 8, True)
+    assert (config.model.uri, config.batch_size, config.draw.enabled) == ("shipped", None, True)
 
 
 def test_overrides_win_over_the_file(tmp_path: Path) -> None:

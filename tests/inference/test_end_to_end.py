@@ -344,6 +344,7 @@ def test_a_crash_that_repeats_ends_the_run_with_a_message(
         """Dies as a segmentation fault would."""
 
         labels = STREET_LABELS
+        batch_size = 1
 
         def detect(self, images: object) -> list:
             os._exit(139)

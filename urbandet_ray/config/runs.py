@@ -112,8 +112,8 @@ class InferConfig(Section):
     model: ModelConfig = ModelConfig()
     labels: str | None = None
     """Our classes (label_map.pbtxt); None is 1 vehicle, 2 pedestrian, 4 cyclist."""
-    batch_size: Positive = 8
-    """Frames the model is given at a time."""
+    batch_size: Positive | None = None
+    """Frames the model is given at a time; None is what it works best with."""
     max_bad_records: Count = 100
     """More dead letters than this fail the run."""
     max_pixels: Positive = 100_000_000

@@ -20,7 +20,7 @@ class InferJob:
     Attributes:
         run_uri: the run folder.
         make_detector: builds the detector inside the actor.
-        batch_size: frames a call of the detector.
+        batch_size: frames a call of the detector; None is what it works best with.
         draw, draw_score_min, draw_truth, jpeg_quality: annotated frames.
         max_pixels: larger images are refused before they are decoded.
         decode_threads, draw_threads: threads of one actor; 0 works in turn with the model.
@@ -30,7 +30,7 @@ class InferJob:
     storage: Storage
     make_detector: Callable[[], Detector]
     labels: LabelMap
-    batch_size: int = 8
+    batch_size: int | None = None
     draw: bool = True
     draw_score_min: float = 0.3
     draw_truth: bool = False

@@ -83,6 +83,8 @@ class ShardProcessor:
         self._job = job
         self._folder: RunFolder = job.folder()
         self._detector = job.make_detector()
+        self._batch_size = job.batch_size or self._detector.batch_size
+        self._look_ahead = 2 * self._batch_size if job.decode_threads else 1
         self._annotator = Annotator(job.labels, draw_truth=job.draw_truth)
         self._model_turn = threading.Lock()
         self._decoders = _threads(job.decode_threads)
@@ -109,8 +111,9 @@ class ShardProcessor:
                 if self._job.draw:
                     work = (clock, shard.source, record.index, image, detections, frame)
                     drawing.append(self._drawers.submit(self._draw, *work))
-            memory_mb = max(memory_mb, own_memory_mb())
-            while len(drawing) > 2 * self._job.batch_size:
+            if len(rows) % 16 < len(batch):
+                memory_mb = max(memory_mb, own_memory_mb())
+            while len(drawing) > 2 * self._batch_size:
                 drawing.popleft().result()
         for future in drawing:
             future.result()
@@ -143,13 +146,13 @@ class ShardProcessor:
     def _batches(
         self, shard: Shard, clock: StageClock, bad: list[tuple[SourceRecord, RecordError]]
     ) -> Iterator[list[Good]]:
-        """Decoded batches in record order; two batches are decoded ahead of the one handed out."""
+        """Decoded batches in record order; threads decode two batches ahead."""
         ahead: deque[tuple[SourceRecord, Future[Image]]] = deque()
         waiting = iter(shard.records)
         batch: list[Good] = []
 
         def look_ahead() -> None:
-            while len(ahead) < 2 * self._job.batch_size:
+            while len(ahead) < self._look_ahead:
                 record = next(waiting, None)
                 if record is None:
                     return
@@ -161,17 +164,16 @@ class ShardProcessor:
         look_ahead()
         while ahead:
             record, future = ahead.popleft()
-            look_ahead()
             try:
                 image = future.result()
+                if record.frame is not None:
+                    batch.append((record, record.frame, image))
             except RecordError as error:
                 bad.append((record, error))
-                continue
-            if record.frame is not None:
-                batch.append((record, record.frame, image))
-            if len(batch) == self._job.batch_size:
+            if len(batch) == self._batch_size:
                 yield batch
                 batch = []
+            look_ahead()
         if batch:
             yield batch
 

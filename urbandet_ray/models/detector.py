@@ -15,6 +15,9 @@ class Detector(Protocol):
 
     labels: LabelMap
     """Classes of the detections' class_ids."""
+    batch_size: int
+    """Images a call it works best with; 1 where it takes them one by one anyway, so that an image
+    is drawn while it is still in the processor's cache."""
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
         """Detect objects in a batch.

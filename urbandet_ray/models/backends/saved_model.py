@@ -52,6 +52,7 @@ class SavedModelDetector:
         self._tf = tf
         self._signature = _signature(self._model, source)
         self._input_name, self._input_shape = _image_input(self._signature, source)
+        self.batch_size = 8 if self._input_shape[0] is None else 1
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
         """Detect objects in n images of any sizes; see `Detector.detect`."""

@@ -90,6 +90,7 @@ class TfliteDetector:
             mean, std: normalisation of a float input; None takes the file's metadata, else 127.5.
         """
         self.labels = rules.classes.target
+        self.batch_size = 1
         self._rules = rules
         self._facts = file.facts
         self._interpreter = file.interpreter
