@@ -208,6 +208,7 @@ def _configure_ray_data() -> None:
     context.enable_progress_bars = False
     context.target_max_block_size = 1 << 20  # hand a shard on as soon as it is read
     context.print_on_execution_start = False
+    context.memory_usage_poll_interval_s = None  # its smaps reads hold an actor up at every task
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
