@@ -134,7 +134,7 @@ def run_pipeline(
     from urbandet_ray.inference.job import InferJob
     from urbandet_ray.inference.pipeline import ActorPool, run_inference
     from urbandet_ray.inference.session import ray_session
-    from urbandet_ray.inference.shards import CutRule
+    from urbandet_ray.inference.shards import CutRule, fitting_frames
 
     storage = Storage()
     job = InferJob(
@@ -149,7 +149,7 @@ def run_pipeline(
     begin = time.time()
     with ray_session():
         sources = list_sources(str(records), storage)
-        result = run_inference(job, sources, CutRule(64, 32 << 20), pool)
+        result = run_inference(job, sources, CutRule(fitting_frames(sources), 32 << 20), pool)
     wall = time.time() - begin
     actors: dict[int, float] = {}
     for summary in result.summaries:

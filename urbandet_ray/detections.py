@@ -69,6 +69,8 @@ class Detections:
 
     def keep(self, mask: NDArray[np.bool_]) -> Detections:
         """Those where `mask` [n] is true."""
+        if mask.all():
+            return self
         return Detections(
             self.boxes_xyxy[mask], self.scores[mask], self.class_ids[mask], self.track_ids[mask]
         )

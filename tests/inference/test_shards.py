@@ -1,12 +1,16 @@
 """Cutting sources into shards, and finding where to go on."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from drives import make_frame, write_drive
 
-from urbandet_ray.inference.shards import CutRule, read_shards, resume_point
-from urbandet_ray.records.sources import list_sources
+from urbandet_ray.inference.shards import CutRule, fitting_frames, read_shards, resume_point
+from urbandet_ray.inference.source_reader import pack, unpack
+from urbandet_ray.records.sources import Source, list_sources
 from urbandet_ray.storage import Storage
 from urbandet_ray.storage.run_folder import Marker
 
@@ -96,3 +100,33 @@ def test_resume_point_stops_at_the_first_gap(tmp_path: Path) -> None:
     assert resume_point({}) == (0, 0)
     assert resume_point({0: markers[0], 8: markers[8]}) == (4, whole[0].next_offset)
     assert resume_point(markers) is None
+
+
+def test_a_small_input_makes_small_shards(tmp_path: Path) -> None:
+    (listed,) = list_sources(str(write_drive(tmp_path / "a.tfrecord", 1)), STORAGE)
+
+    def source(megabytes: float) -> Source:
+        return replace(listed, size_bytes=int(megabytes * 1e6))
+
+    assert fitting_frames([source(0.5)]) == 8
+    assert fitting_frames([source(100)]) == 15
+    assert fitting_frames([source(100), source(100)]) == 31
+    assert fitting_frames([source(5000)]) == 64
+
+
+def test_a_shard_travels_whole(tmp_path: Path) -> None:
+    """Images above and below the size that is put aside, and labels, come out as they went in."""
+    (shard,) = shards_of(write_drive(tmp_path / "a.tfrecord", 6), CutRule(64, 1 << 30, True))
+    small = replace(shard.records[0], raw=b"tiny", index=99)
+    shard = replace(shard, records=(*shard.records, small))
+    (message,) = unpack(pack("a message"))
+    two = pa.concat_tables([pack(shard), pack(shard)])
+    assert message == "a message"
+    for table in (two, two.combine_chunks(), two.slice(1)):
+        for got in unpack(table):
+            assert got.name == shard.name
+            for before, after in zip(shard.records, got.records, strict=True):
+                assert after.raw == before.raw
+                assert type(after.frame.encoded) is bytes
+                assert after.frame.encoded == before.frame.encoded
+                assert np.array_equal(after.frame.truth.boxes_xyxy, before.frame.truth.boxes_xyxy)

@@ -19,7 +19,7 @@ from urbandet_ray.inference.job import InferJob, ShardSummary
 from urbandet_ray.inference.pipeline import ActorPool, RunResult, run_inference
 from urbandet_ray.inference.progress import Progress
 from urbandet_ray.inference.session import ray_session
-from urbandet_ray.inference.shards import CutRule
+from urbandet_ray.inference.shards import CutRule, fitting_frames
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.classes import builtin_mappings
 from urbandet_ray.models.detector import Detector
@@ -153,7 +153,8 @@ def _run(
         gpus=config.actors.gpus,
         shards_in_flight=config.actors.shards_in_flight or (2 if config.actors.gpus else 1),
     )
-    rule = CutRule(config.shard.frames, config.shard.megabytes << 20, config.draw.truth)
+    frames = config.shard.frames or fitting_frames(sources)
+    rule = CutRule(frames, config.shard.megabytes << 20, config.draw.truth)
     left = unfinished_sources(job.folder().markers(), len(sources))
     session = ray_session(
         config.ray.address,

@@ -65,8 +65,9 @@ class DrawConfig(Section):
 class ShardConfig(Section):
     """A shard is the unit of work and of commit: consecutive records of one file."""
 
-    frames: Positive = 64
-    """Records in a shard at most."""
+    frames: Positive | None = None
+    """Records in a shard at most; None is 64, fewer where the input is small, so that the actors
+    end together."""
     megabytes: Positive = 32
     """Encoded bytes in a shard at most, so that memory stays bounded whatever the frames' size."""
 

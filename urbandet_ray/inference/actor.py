@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -25,8 +26,11 @@ class PredictorActor:
         self._failure: str | None = None
         try:
             self._processor = ShardProcessor(job)
+            self._processor.warm_up()
         except UrbandetError as error:
             self._failure = str(error)
+        gc.collect()
+        gc.freeze()  # what is loaded by now stays: the collector need not look at it again
 
     def __call__(self, block: pa.Table) -> pa.Table:
         (content,) = unpack(block)

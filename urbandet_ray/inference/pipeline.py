@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from urbandet_ray.errors import RunError
@@ -21,6 +22,12 @@ from urbandet_ray.storage.run_folder import Marker, chains, unfinished_sources
 
 READER_CPUS = 0.1
 """A reader waits for the network or copies bytes; ten share a core."""
+
+ACTORS_PER_READER = {"cpu": 4, "gpu": 1}
+"""How many actors one reader keeps busy; each reader is a process that takes a second to start."""
+
+TASKS_PER_READER = 4
+"""What one reader does in turn. One task a file would cost the driver more than a small file."""
 
 
 SHARD_RETRIES = 5
@@ -153,6 +160,7 @@ def _stream(
 
     from urbandet_ray.inference.source_reader import ShardSource, unpack
 
+    _configure_ray_data()
     dataset = _dataset(ShardSource(left, job.storage, rule), len(left), job, pool)
     blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     try:
@@ -168,15 +176,20 @@ def _stream(
         ) from None
 
 
-def _dataset(source: Any, readers: int, job: InferJob, pool: ActorPool) -> Any:
+def _dataset(source: Any, sources: int, job: InferJob, pool: ActorPool) -> Any:
     """The pipeline as Ray Data sees it: read tasks, then a pool of actors."""
     import warnings
 
     import ray
 
-    _configure_ray_data()
     smallest, largest = _pool_size(pool, ray.cluster_resources())
-    shards = ray.data.read_datasource(source, override_num_blocks=readers, num_cpus=READER_CPUS)
+    readers = min(sources, ceil(largest / ACTORS_PER_READER["gpu" if pool.gpus else "cpu"]))
+    shards = ray.data.read_datasource(
+        source,
+        override_num_blocks=min(sources, TASKS_PER_READER * readers),
+        num_cpus=READER_CPUS,
+        concurrency=readers,
+    )
     with warnings.catch_warnings():
         # max_task_retries has no other way in yet, and Ray is pinned
         warnings.filterwarnings("ignore", message=".*ray_remote_args.* is deprecated")
@@ -201,6 +214,7 @@ def _dataset(source: Any, readers: int, job: InferJob, pool: ActorPool) -> Any:
 
 def _configure_ray_data() -> None:
     import logging
+    import warnings
 
     from ray.data import DataContext
 
@@ -210,6 +224,8 @@ def _configure_ray_data() -> None:
     context.print_on_execution_start = False
     context.memory_usage_poll_interval_s = None  # its smaps reads hold an actor up at every task
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # fewer shards than actors is no mistake; Ray warns of it from a thread of its own
+    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
 
 
 def _pool_size(pool: ActorPool, resources: dict[str, float]) -> tuple[int, int]:

@@ -13,6 +13,14 @@ from urbandet_ray.errors import RunError
 
 REACH_TIMEOUT_S = 10.0
 
+_WITHOUT_REPORTS = {
+    "enable_metrics_collection": False,
+    "task_events_report_interval_ms": 0,
+    "idle_worker_killing_time_threshold_ms": 60_000,
+}
+"""A Ray of our own has no dashboard to report to, and lives too short to stop idle workers: a
+reader that pauses would be stopped after a second and cost another second of CPU to start again."""
+
 
 @contextmanager
 def ray_session(
@@ -46,6 +54,7 @@ def ray_session(
             "num_cpus": num_cpus,
             "object_store_memory": object_store_mb << 20,
             "include_dashboard": False,
+            "_system_config": _WITHOUT_REPORTS,
         }
     try:
         _knock(address)

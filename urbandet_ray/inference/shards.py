@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from urbandet_ray.errors import RecordError
 from urbandet_ray.records.sources import Source, SourceRecord, read_source
 from urbandet_ray.storage import Storage
 from urbandet_ray.storage.run_folder import Marker, shard_name
+
+_TYPICAL_BYTES = 100_000
+"""Of an encoded frame; only the size of shards depends on it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +52,18 @@ class CutRule:
     size_bytes: int
     keep_truth: bool = False
     """Labels travel too, for drawing."""
+
+
+def fitting_frames(sources: Sequence[Source]) -> int:
+    """Records a shard so that an input makes about 64 shards, from 8 to 64 records each.
+
+    Depends on the input's listing alone: a resumed run cuts as before.
+    """
+    estimate = sum(
+        len(source.files) if source.kind == "images" else source.size_bytes / _TYPICAL_BYTES
+        for source in sources
+    )
+    return int(min(max(estimate / 64, 8), 64))
 
 
 def resume_point(done: Mapping[int, Marker]) -> tuple[int, int] | None:

@@ -108,10 +108,14 @@ def write_in_place(path: Path, data: bytes) -> None:
     """Write without a temporary file; see Storage.write_provisional."""
     with _translated("write", path):
         try:
-            path.write_bytes(data)
+            stream = path.open("wb", buffering=0)
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            stream = path.open("wb", buffering=0)
+        with stream:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[stream.write(rest) :]
 
 
 def copy_in(source: IO[bytes], path: Path) -> None:

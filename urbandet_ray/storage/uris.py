@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from urbandet_ray.errors import StorageError
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_PLAIN_PATH = re.compile(r"(/[^/\0]+)+")
 _BUCKET = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$")
 _SUPPORTED = "a local path, file:///path or s3://bucket/key"
 
@@ -35,6 +36,8 @@ def parse_uri(uri: str) -> Path | S3Location:
         StorageError: empty, another scheme, or an s3 URI without a proper bucket.
     """
     text = str(uri)
+    if _PLAIN_PATH.fullmatch(text):
+        return Path(text)
     if not text or "\0" in text:
         raise StorageError(f"{text!r} is no place for files: expected {_SUPPORTED}")
     if re.match(r"^s3a?:", text, re.I):
