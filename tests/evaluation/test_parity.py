@@ -201,7 +201,7 @@ _frames = st.lists(st.tuples(_truth, _found), min_size=1, max_size=5).map(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_frames)
 @example([FrameResult("empty", (640, 640), Truth.empty(), Detections.empty())])
 def test_any_scene(frames: list[FrameResult]) -> None:

@@ -112,7 +112,7 @@ def test_width_zero_means_no_label() -> None:
 corner = st.tuples(st.integers(0, 180), st.integers(0, 180), st.integers(1, 90), st.integers(1, 90))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(corner, min_size=1, max_size=25))
 def test_labels_hide_neither_each_other_nor_boxes(raw: list[tuple[int, ...]]) -> None:
     """Whatever the boxes: labels in the image, disjoint, at most COVER_MAX of any box hidden."""

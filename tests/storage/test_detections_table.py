@@ -104,14 +104,14 @@ def _rows(draw: st.DrawFn) -> list[DetectionRow]:
     return rows
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(_rows())
 def test_any_rows_come_back(rows: list[DetectionRow]) -> None:
     """Whatever the names and numbers, the table is the rows."""
     assert_same(list(rows_from_parquet(rows_to_parquet(rows), "x.parquet")), rows)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_damage_is_refused_or_harmless(data: st.DataObject) -> None:
     """A flipped byte or a cut file is an InputError or changes no value, and never a crash."""
