@@ -24,6 +24,12 @@ data = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data, name="data")
+models = typer.Typer(
+    help="The TF2 detection zoo: list, show and fetch the models that training starts from.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(models, name="models")
 
 Config = Annotated[Path | None, typer.Option("--config", help="Run config (YAML).")]
 Settings = Annotated[
@@ -208,6 +214,37 @@ def _open(endpoint: str | None, region: str | None, anonymous: bool | None) -> A
     return Storage(S3Options(region=region, endpoint_url=endpoint, anonymous=bool(anonymous)))
 
 
+@app.command()
+def doctor(
+    config: Annotated[str, typer.Argument(help="pipeline.config of the TF OD API.")],
+    data: Annotated[
+        str | None, typer.Option(help="Folder with train/, val/ and label_map.pbtxt.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the run.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Each takes the batch_size.")] = 1,
+    fix: Annotated[str | None, typer.Option(metavar="OUT", help="Write a corrected copy.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON.")] = False,
+    s3_endpoint: Endpoint = None,
+    s3_region: Region = None,
+    s3_anonymous: Anonymous = None,
+) -> None:
+    """Mistakes in a pipeline.config, before they cost a run. Exit code 3: errors found."""
+    import json
+
+    from urbandet_ray.commands.doctor import diagnose, refuse_existing, write_fixed
+
+    storage = _open(s3_endpoint, s3_region, s3_anonymous)
+    if fix is not None:
+        refuse_existing(fix, storage)
+    found = diagnose(config, storage, data=data, steps=steps, workers=workers)
+    diff = write_fixed(found, fix, storage) if fix is not None else None
+    if as_json:
+        typer.echo(json.dumps(found.to_dict() | ({} if diff is None else {"diff": diff}), indent=2))
+    else:
+        typer.echo(found.to_text() + ("" if diff is None else f"\n\n{diff}\nwrote {fix}"))
+    raise typer.Exit(found.exit_code)
+
+
 @data.command()
 def validate(
     records: Annotated[str, typer.Argument(help="TFRecords, images or a video.")],
@@ -285,6 +322,43 @@ def synth(
         size_wh=(width, height),
         progress=typer.echo,
     )
+
+
+@models.command(name="list")
+def list_zoo() -> None:
+    """The zoo's archives: input, mAP, speed, and our config for each."""
+    from urbandet_ray.commands.models import list_models
+
+    typer.echo(list_models())
+
+
+@models.command(name="show")
+def show_zoo(
+    name: Annotated[str, typer.Argument(help="An archive's name, or one of our configs'.")],
+) -> None:
+    """One model: the zoo's figures, our config with its reasons, the classes."""
+    from urbandet_ray.commands.models import show_model
+
+    typer.echo(show_model(name))
+
+
+@models.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="An archive's name, or one of our configs'.")],
+    source: Annotated[
+        str | None, typer.Option("--from", help="Mirror (URL, s3://, folder) or an archive.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps the models.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="The archive's checksum, in hex.")] = None,
+    s3_endpoint: Endpoint = None,
+    s3_region: Region = None,
+    s3_anonymous: Anonymous = None,
+) -> None:
+    """Download and unpack one model, once; run again, it goes on where it broke off."""
+    from urbandet_ray.commands.models import fetch as work
+
+    storage = _open(s3_endpoint, s3_region, s3_anonymous)
+    work(name, source, cache, sha256, storage, say=typer.echo)
 
 
 if __name__ == "__main__":

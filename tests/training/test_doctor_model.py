@@ -1,0 +1,204 @@
+"""The doctor against the OD API itself: its anchors, its checkpoints, its builders."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from urbandet_ray.boxes import iou_matrix
+from urbandet_ray.commands.doctor import Diagnosis, diagnose, write_fixed
+from urbandet_ray.models.odapi import open_odapi, read_pipeline_config
+from urbandet_ray.training.doctor.checkpoint import build_model
+from urbandet_ray.training.doctor.examine import corrected
+from urbandet_ray.training.doctor.geometry import anchors_of, best_ious
+from urbandet_ray.training.doctor.schedule import cosine_rate, reference_rate
+from urbandet_ray.training.doctor.source import field_lines, parse_pipeline
+
+pytestmark = pytest.mark.train
+
+Doctor = Callable[..., Diagnosis]
+NO_CHECKPOINT = 'fine_tune_checkpoint: ""'
+
+
+def codes(found: Diagnosis) -> list[str]:
+    """Codes of the findings, in their order."""
+    return [finding.code for finding in found.findings]
+
+
+def checkpoint_findings(found: Diagnosis) -> dict[str, str]:
+    """What is said about the checkpoint, by code."""
+    return {one.code: one.what for one in found.findings if "checkpoint" in one.code}
+
+
+@pytest.mark.parametrize("size", [320, 300])
+def test_best_overlap_is_that_of_the_od_apis_anchors(doctor: Doctor, size: int) -> None:
+    """Every box against every anchor the OD API lays, where the size divides and where not."""
+    case = doctor(("height: 320 width: 320", f"height: {size} width: {size}")).examination.case
+    builder = importlib.import_module("object_detection.builders.anchor_generator_builder")
+    generator = builder.build(case.model.anchor_generator)
+    cells = [-(-size // 2**level) for level in range(3, 8)]
+    made = generator.generate([(n, n) for n in cells], im_height=size, im_width=size)
+    laid = np.concatenate([one.get().numpy() for one in made])[:, [1, 0, 3, 2]] * size
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, size * 0.8, (50, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(4, size * 0.2, (50, 2))], axis=1)
+    wanted = iou_matrix(boxes.astype(np.float32), laid.astype(np.float32)).max(axis=1)
+    anchors = anchors_of(case)
+    assert anchors is not None
+    assert np.allclose(best_ious(boxes, anchors, (size, size)), wanted, atol=1e-4)
+
+
+def test_cosine_is_that_of_the_od_api() -> None:
+    """Before, at and after the warm-up, and beyond the end."""
+    tf = open_odapi().tf
+    schedules = importlib.import_module("object_detection.utils.learning_schedules")
+    for step in (0, 5, 10, 60, 100, 101):
+        rate = schedules.cosine_decay_with_warmup(tf.Variable(step), 0.08, 100, 0.01, 10)
+        assert cosine_rate(step, 0.08, 100, 10, 0.01) == pytest.approx(float(rate()), abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "batch", "rate"),
+    [
+        ("momentum_optimizer", 128, 0.08),
+        ("momentum_optimizer", 64, 0.04),
+        ("momentum_optimizer", 16, 0.01),
+        ("adam_optimizer", 128, 0.001),
+        ("adam_optimizer", 32, 0.0005),
+        ("rms_prop_optimizer", 24, 0.004),
+    ],
+)
+def test_reference_rates(optimizer: str, batch: int, rate: float) -> None:
+    """Those of the OD API's tuned configs."""
+    assert reference_rate(optimizer, batch) == pytest.approx(rate)
+
+
+def test_lines_of_fields() -> None:
+    """Comments, lists, strings and repeated blocks do not lead astray."""
+    text = (
+        "# a: 1\nmodel {\n  ssd { num_classes: 3 }  # { b\n}\ntrain_config: <\n"
+        "  data_augmentation_options { random_horizontal_flip { } }\n"
+        "  data_augmentation_options {\n    random_crop_image { min_area: 1 }\n  }\n"
+        "  freeze_variables: ['x {', 'y']\n  batch_size: 8;\n>\n"
+        "eval_config {\n  metrics_set: 'a'\n  metrics_set: 'b'\n}\n"
+    )
+    lines = field_lines(text)
+    assert lines["model.ssd.num_classes"] == 3
+    assert lines["train_config.data_augmentation_options[1].random_crop_image.min_area"] == 8
+    assert lines["train_config.batch_size"] == 11
+    assert lines["eval_config.metrics_set[1]"] == 15
+    assert "a" not in lines
+    assert parse_pipeline(text, "x").line_of("model.ssd.image_resizer.height") == 3
+
+
+def test_checkpoint_of_the_model_itself(doctor: Doctor, tmp_path: Path) -> None:
+    """Right as it is; wrong type, other heads, another network and sloppy paths are told."""
+    case = doctor().examination.case
+    model = build_model(case.config.model, "ssd")
+    prefix = tmp_path / "zoo" / "checkpoint" / "ckpt-0"
+    open_odapi().tf.train.Checkpoint(model=model).write(str(prefix))
+    named = (NO_CHECKPOINT, f'fine_tune_checkpoint: "{prefix}"')
+    assert checkpoint_findings(doctor(named)) == {}
+    assert checkpoint_findings(doctor(named, ("num_classes: 3", "num_classes: 4"))) == {}
+
+    told = checkpoint_findings(doctor(named, ('"detection"', '"classification"')))
+    assert "is a detection checkpoint, asked for as classification" in told["checkpoint-type"]
+
+    told = checkpoint_findings(
+        doctor(named, ('"detection"', '"full"'), ("num_classes: 3", "num_classes: 4"))
+    )
+    assert "2 of " in told["checkpoint-type"]
+    assert checkpoint_findings(doctor(named, ('"detection"', '"full"'))) == {}
+
+    told = checkpoint_findings(doctor(named, ("depth_multiplier: 0.25", "depth_multiplier: 0.5")))
+    assert (
+        "variables of ssd_mobilenet_v2_fpn_keras have no counterpart"
+        in (told["checkpoint-of-another-model"])
+    )
+
+    for sloppy in (f"{prefix}.index", str(prefix.parent), "zoo", "zoo/checkpoint/ckpt-0"):
+        found = doctor((NO_CHECKPOINT, f'fine_tune_checkpoint: "{sloppy}"'))
+        assert list(checkpoint_findings(found)) == ["checkpoint-path"], sloppy
+        fixed = corrected(found.examination)[0].train_config.fine_tune_checkpoint
+        assert fixed == str(prefix)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
+def test_broken_checkpoint(doctor: Doctor, tmp_path: Path, content: bytes) -> None:
+    """A cut-off download is one finding, not a traceback."""
+    (tmp_path / "ckpt-0.index").write_bytes(content)
+    found = doctor((NO_CHECKPOINT, f'fine_tune_checkpoint: "{tmp_path}/ckpt-0"'))
+    assert list(checkpoint_findings(found)) == ["checkpoint-unreadable"]
+
+
+FASTER_RCNN = "alexbababu_faster_rcnn_resnet50.config"
+PEOPLE = {
+    "udacity_cd2688_efficientdet_d1.config": {
+        ("error", "warmup-beyond-run"): "warm-up of 2,500 steps in a run of 2,000",
+        ("error", "schedule-longer-than-run"): "decay over 300,000 steps in a run of 2,000",
+        ("warning", "learning-rate-high"): "0.08 with a global batch of 8 is 16 times too high",
+        ("error", "id-beyond-num-classes"): "ids 1, 2, 4: cyclist (195 boxes)",
+        ("error", "checkpoint-missing"): "no checkpoint/ckpt-0.index",
+    },
+    "abhilash1910_pipeline_inception_BROKEN.config": {
+        ("error", "unknown-feature-extractor"): "'mask_rcnn_inception_resnet_v2_fpn_keras'",
+        ("error", "warmup-beyond-run"): "warm-up of 2,500 steps in a run of 2,000",
+        ("warning", "learning-rate-high"): "16 times too high",
+        ("error", "id-beyond-num-classes"): "cyclist",
+    },
+    "abhilash1910_pipeline_resnet_BROKEN.config": {
+        ("error", "wrong-pyramid-block"): "ssd_resnet50_v1_fpn_keras takes fpn block, not bifpn",
+        ("warning", "box-coder-scales"): "1/1/1/1",
+        ("error", "schedule-longer-than-run"): "300,000",
+        ("error", "id-beyond-num-classes"): "cyclist",
+    },
+    "alexbababu_ssd_resnet50_v1_fpn_640.config": {
+        ("error", "two-augmentations-in-one-block"): "random_black_patches",
+    },
+}
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", PEOPLE)
+def test_configs_as_people_committed_them(realdata: Path, tmp_path: Path, name: str) -> None:
+    """Each known mistake is found on the real records, and fixed so that the model builds."""
+    path, data = realdata / "configs" / name, str(realdata / "waymo")
+    found = diagnose(path, data=data, steps=2000)
+    told = {(one.severity, one.code): one.what for one in found.findings}
+    for key, what in PEOPLE[name].items():
+        assert what in told[key]
+    diff = write_fixed(found, str(tmp_path / "fixed.config"))
+    assert "+    num_classes: 4\n" in diff
+    again = diagnose(tmp_path / "fixed.config", data=data, steps=2000)
+    errors = [one.code for one in again.findings if one.severity == "error"]
+    assert errors == ["checkpoint-missing"]
+    assert [one.code for one in again.findings if one.edit is not None] == []
+    config = read_pipeline_config(tmp_path / "fixed.config")
+    assert open_odapi().model_builder.build(model_config=config.model, is_training=True)
+
+
+@pytest.mark.realdata
+def test_checkpoint_of_another_network(realdata: Path, tmp_path: Path) -> None:
+    """A Faster R-CNN config that starts from an SSD's checkpoint."""
+    text = (realdata / "configs" / FASTER_RCNN).read_text()
+    prefix = realdata / "zoo/ssd_mobilenet_v2_fpnlite_320x320_coco17/checkpoint/ckpt-0"
+    path = tmp_path / "pipeline.config"
+    path.write_text(text.replace('"checkpoint/ckpt-0"', f'"{prefix}"'))
+    told = checkpoint_findings(diagnose(path))
+    assert (
+        "of faster_rcnn_resnet50_keras have no counterpart" in (told["checkpoint-of-another-model"])
+    )
+
+
+@pytest.mark.realdata
+def test_faster_rcnn_checkpoint_of_its_own(realdata: Path, tmp_path: Path) -> None:
+    """Both halves of a two-stage model's extractor are compared."""
+    text = (realdata / "configs" / FASTER_RCNN).read_text()
+    model: Any = build_model(parse_pipeline(text, "x").config.model, "faster_rcnn")
+    open_odapi().tf.train.Checkpoint(model=model).write(str(tmp_path / "ckpt-0"))
+    path = tmp_path / "pipeline.config"
+    path.write_text(text.replace('"checkpoint/ckpt-0"', f'"{tmp_path}/ckpt-0"'))
+    assert checkpoint_findings(diagnose(path)) == {}

@@ -1,0 +1,163 @@
+"""`urbandet doctor`: the mistakes in a pipeline.config, and a corrected copy of it."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from difflib import unified_diff
+from pathlib import Path
+from typing import Any
+
+from urbandet_ray.errors import ConfigError, ConflictError
+from urbandet_ray.storage import Storage
+from urbandet_ray.training.doctor.examine import Examination, corrected, examine
+from urbandet_ray.training.doctor.findings import Finding
+from urbandet_ray.training.doctor.source import write_pipeline
+
+EXIT_ERRORS = 3
+"""Exit code where errors were found, as that of `urbandet data validate`."""
+
+_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is wrong with a pipeline.config, the worst first."""
+
+    config: str
+    findings: tuple[Finding, ...]
+    examination: Examination
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether a run with this config fails or learns something wrong."""
+        return any(finding.severity == "error" for finding in self.findings)
+
+    @property
+    def exit_code(self) -> int:
+        """0 without errors, else 3."""
+        return EXIT_ERRORS if self.has_errors else 0
+
+    def count(self, severity: str) -> int:
+        """Findings of one severity."""
+        return sum(finding.severity == severity for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return {
+            "config": self.config,
+            "has_errors": self.has_errors,
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
+
+    def to_text(self) -> str:
+        """For a terminal: a block a finding, errors first, then the count."""
+        lines = [_block(self.config, finding) for finding in self.findings]
+        fixable = sum(finding.edit is not None for finding in self.findings)
+        counts = ", ".join(
+            f"{self.count(name)} {name}{'s' if self.count(name) != 1 else ''}"
+            for name in ("error", "warning", "note")
+        )
+        more = f"; --fix OUT sees to {fixable} of them" if fixable else ""
+        return "\n".join([*lines, f"{self.config}: {counts}{more}"])
+
+
+def diagnose(
+    config: str | Path,
+    storage: Storage | None = None,
+    *,
+    data: str | None = None,
+    steps: int | None = None,
+    workers: int = 1,
+) -> Diagnosis:
+    """Find the mistakes in a pipeline.config.
+
+    Args:
+        config: the file, local or s3://.
+        storage: reads it, the records and the label maps.
+        data: folder with train/, val/ and label_map.pbtxt in place of the file's own paths.
+        steps: optimizer steps of the run; None takes the file's num_steps.
+        workers: each takes the file's batch_size, so the global batch is their product.
+
+    Raises:
+        ConfigError: the file is no pipeline config; names line and nearest field.
+        NotFoundError: the file or `data` is not there.
+        MissingExtraError: the OD API is not installed.
+    """
+    storage, name = storage or Storage(), str(config)
+    try:
+        text = storage.read_bytes(name).decode()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{name} is not text, expected a pipeline.config") from None
+    examination = examine(text, name, storage, data=data, steps=steps, workers=workers)
+    return Diagnosis(name, examination.findings, examination)
+
+
+def write_fixed(diagnosis: Diagnosis, out: str, storage: Storage | None = None) -> str:
+    """Write a corrected copy of the config; returns the difference as a unified diff.
+
+    Both sides of the diff are in the OD API's own layout, so that it shows changed values only;
+    comments of the original are not kept, the changes are listed at the copy's top.
+
+    Raises:
+        ConfigError: `out` exists; it is never overwritten.
+    """
+    case = diagnosis.examination.case
+    config, done = corrected(diagnosis.examination)
+    before, after = write_pipeline(case.config), write_pipeline(config)
+    listed = [f"# {diagnosis.config} with {len(done)} fixes by `urbandet doctor`:"]
+    listed += [f"#   {finding.code}: {finding.fix}" for finding in done]
+    content = "\n".join([*listed, "", after])
+    try:
+        (storage or Storage()).write_bytes(out, content.encode(), if_absent=True)
+    except ConflictError:
+        raise _exists(out) from None
+    return "".join(
+        unified_diff(
+            before.splitlines(keepends=True),
+            after.splitlines(keepends=True),
+            diagnosis.config,
+            out,
+        )
+    )
+
+
+def refuse_existing(out: str, storage: Storage) -> None:
+    """Say at once that a corrected copy will not be written over a file.
+
+    Raises:
+        ConfigError: `out` exists.
+    """
+    if storage.exists(out):
+        raise _exists(out)
+
+
+def _exists(out: str) -> ConfigError:
+    return ConfigError(
+        f"{out} exists and is not overwritten: give --fix a new name, or remove it first"
+    )
+
+
+def _block(config: str, finding: Finding) -> str:
+    where = f"{config}:{finding.line}" if finding.line else config
+    auto = " [--fix]" if finding.edit is not None else ""
+    return "\n".join(
+        [
+            f"{finding.severity}: {finding.code}  {where}",
+            f"  at   {finding.place}",
+            _wrapped("what", finding.what),
+            _wrapped("fix", finding.fix + auto),
+            "",
+        ]
+    )
+
+
+def _wrapped(label: str, text: str) -> str:
+    return textwrap.fill(
+        text,
+        _WIDTH,
+        initial_indent=f"  {label:<4} ",
+        subsequent_indent=" " * 7,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

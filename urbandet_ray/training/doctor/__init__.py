@@ -1,0 +1,1 @@
+"""Finds the mistakes in a pipeline.config before they cost a training run."""

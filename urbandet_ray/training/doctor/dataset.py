@@ -1,0 +1,107 @@
+"""What the records hold, as columns the checks can compute with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urbandet_ray.boxes import Boxes
+from urbandet_ray.errors import RecordError
+from urbandet_ray.frames import Frame
+from urbandet_ray.records.images import image_size
+from urbandet_ray.records.sources import list_sources, read_source
+from urbandet_ray.storage import Storage
+
+
+@dataclass(frozen=True, eq=False)
+class DataSplit:
+    """One split of a data set; images are not decoded.
+
+    Attributes:
+        uri: what was read; several patterns are joined by a space.
+        segments: names of its drives.
+        frames: frames that can be read.
+        boxes_xyxy: [n, 4] float32, pixels of the stored image.
+        class_ids: [n] int32.
+        sizes_wh: [n, 2] float32, pixels of the image each box is in.
+        frames_with: frames that hold at least one box, by class id.
+        names: the records' own class names, by id; empty where they carry none.
+        has_masks: some box has a mask.
+    """
+
+    uri: str
+    segments: frozenset[str]
+    frames: int
+    boxes_xyxy: Boxes
+    class_ids: NDArray[np.int32]
+    sizes_wh: NDArray[np.float32]
+    frames_with: dict[int, int]
+    names: dict[int, str]
+    has_masks: bool
+
+    @property
+    def boxes_of(self) -> dict[int, int]:
+        """Boxes by class id."""
+        ids, counts = np.unique(self.class_ids, return_counts=True)
+        return dict(zip(ids.tolist(), counts.tolist(), strict=True))
+
+
+@dataclass
+class _Tally:
+    segments: set[str] = field(default_factory=set)
+    frames: int = 0
+    boxes: list[Boxes] = field(default_factory=list)
+    ids: list[NDArray[np.int32]] = field(default_factory=list)
+    sizes: list[NDArray[np.float32]] = field(default_factory=list)
+    frames_with: Counter[int] = field(default_factory=Counter)
+    names: dict[int, str] = field(default_factory=dict)
+    has_masks: bool = False
+
+    def add(self, frame: Frame) -> None:
+        self.segments.add(frame.segment)
+        self.frames += 1
+        truth = frame.truth
+        if truth is None or not len(truth):
+            return
+        try:
+            width, height = frame.size_wh or image_size(frame.encoded)[1:]
+        except RecordError:
+            return
+        self.boxes.append(truth.boxes_xyxy)
+        self.ids.append(truth.class_ids)
+        self.sizes.append(np.tile(np.array([[width, height]], np.float32), (len(truth), 1)))
+        ids = truth.class_ids.tolist()
+        self.frames_with.update(set(ids))
+        self.has_masks = self.has_masks or any(truth.masks_png)
+        for class_id, text in zip(ids, truth.class_texts, strict=True):
+            if text:
+                self.names.setdefault(class_id, text)
+
+
+def read_split(uris: list[str], storage: Storage) -> DataSplit:
+    """Read the labels of all records at some URIs; unreadable records are passed over.
+
+    Raises:
+        InputError: nothing to read at one of them.
+        StorageError: one cannot be read.
+    """
+    tally = _Tally()
+    for uri in uris:
+        for source in list_sources(uri, storage):
+            for record in read_source(source, storage):
+                if record.frame is not None:
+                    tally.add(record.frame)
+    return DataSplit(
+        uri=" ".join(uris),
+        segments=frozenset(tally.segments),
+        frames=tally.frames,
+        boxes_xyxy=np.concatenate([np.zeros((0, 4), np.float32), *tally.boxes]),
+        class_ids=np.concatenate([np.zeros(0, np.int32), *tally.ids]),
+        sizes_wh=np.concatenate([np.zeros((0, 2), np.float32), *tally.sizes]),
+        frames_with=dict(tally.frames_with),
+        names=tally.names,
+        has_masks=tally.has_masks,
+    )

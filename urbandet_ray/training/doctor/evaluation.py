@@ -1,0 +1,196 @@
+"""Does the evaluation measure anything, and do the paths exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from typing import Any
+
+from urbandet_ray.errors import NotFoundError, StorageError
+from urbandet_ray.models.odapi import open_odapi
+from urbandet_ray.storage import Storage
+from urbandet_ray.training.doctor.case import Case, setting
+from urbandet_ray.training.doctor.findings import Edit, Finding
+
+_HIGH_SCORE = 0.05
+_POST = {"ssd": "post_processing", "faster_rcnn": "second_stage_post_processing"}
+
+
+def check_evaluation(case: Case) -> Iterator[Finding]:
+    """Metrics by name, masks, an empty reader, score thresholds, moving averages."""
+    yield from _check_metrics(case)
+    config = case.config
+    if not config.eval_input_reader:
+        yield case.finding(
+            "error",
+            "eval-counts-nothing",
+            "eval_input_reader",
+            "there is no eval_input_reader: nothing is evaluated, the run is blind",
+            "add an eval_input_reader with the validation records",
+        )
+    if config.eval_config.ignore_groundtruth:
+        place = "eval_config.ignore_groundtruth"
+        yield case.finding(
+            "error",
+            "eval-counts-nothing",
+            place,
+            "ignore_groundtruth: the labels are dropped, so no metric can be computed",
+            "ignore_groundtruth: false",
+            setting(place, False),
+        )
+    if case.val is not None and not len(case.val.class_ids):
+        yield case.finding(
+            "error",
+            "eval-counts-nothing",
+            "eval_input_reader",
+            f"{case.val.uri} holds {case.val.frames:,} frames and not one box: mAP is -1",
+            "point at labelled records",
+        )
+    averages = config.train_config.optimizer.use_moving_average
+    if config.eval_config.use_moving_averages and not averages:
+        place = "eval_config.use_moving_averages"
+        yield case.finding(
+            "warning",
+            "moving-averages-missing",
+            place,
+            "the evaluation asks for moving averages of the weights, the optimizer keeps none",
+            "use_moving_averages: false",
+            setting(place, False),
+        )
+    yield from _check_threshold(case)
+
+
+def _check_metrics(case: Case) -> Iterator[Finding]:
+    known = open_odapi().model_lib_v2.eval_util.EVAL_METRICS_CLASS_DICT
+    metrics = list(case.config.eval_config.metrics_set)
+    for index, metric in enumerate(metrics):
+        place = "eval_config.metrics_set" + (f"[{index}]" if index else "")
+        if metric not in known:
+            offered = get_close_matches(metric, list(known), n=1, cutoff=0.0)[0]
+            yield case.finding(
+                "error",
+                "unknown-metric",
+                place,
+                f"the OD API has no metrics {metric!r}: the evaluation ends before it counts",
+                f'metrics_set: "{offered}"',
+                _replace_metric(index, offered),
+            )
+    masks = [metric for metric in metrics if "mask" in metric or "segmentation" in metric]
+    if masks and case.val is not None and not case.val.has_masks:
+        yield case.finding(
+            "error" if len(masks) == len(metrics) else "warning",
+            "eval-counts-nothing",
+            "eval_config.metrics_set",
+            f"{', '.join(masks)} measures masks, and no box of {case.val.uri} has one",
+            'metrics_set: "coco_detection_metrics"',
+            _only_boxes,
+        )
+
+
+def _only_boxes(config: Any) -> None:
+    config.eval_config.metrics_set[:] = ["coco_detection_metrics"]
+
+
+def _replace_metric(index: int, name: str) -> Edit:
+    def edit(config: Any) -> None:
+        config.eval_config.metrics_set[index] = name
+
+    return edit
+
+
+def _check_threshold(case: Case) -> Iterator[Finding]:
+    if case.kind not in _POST:
+        return
+    base = f"model.{case.kind}.{_POST[case.kind]}.batch_non_max_suppression"
+    nms = getattr(case.model, _POST[case.kind]).batch_non_max_suppression
+    place = f"{base}.score_threshold"
+    if nms.score_threshold > _HIGH_SCORE:
+        yield case.finding(
+            "warning",
+            "eval-threshold-high",
+            place,
+            f"detections below a score of {nms.score_threshold:g} are dropped before they are "
+            "counted: mAP comes out too low, early on it is 0",
+            "score_threshold: 1e-8",
+            setting(place, 1e-8),
+        )
+
+
+def check_paths(case: Case, storage: Storage, stand_ins: dict[str, str]) -> Iterator[Finding]:
+    """Label maps and records the config names.
+
+    Args:
+        stand_ins: "train records", "train labels", "val records", "val labels": where the data
+            really lie, for a run that was told so; what is missing is then only noted.
+    """
+    readers = [("train", "train_input_reader", case.config.train_input_reader)]
+    readers += [
+        ("val", "eval_input_reader" + (f"[{index}]" if index else ""), reader)
+        for index, reader in enumerate(case.config.eval_input_reader)
+    ]
+    for split, place, reader in readers:
+        given = stand_ins.get(f"{split} labels")
+        found = _check_path(
+            case, storage, f"{place}.label_map_path", "label map", reader.label_map_path, given
+        )
+        edit = _set_path(split, "label_map_path", given) if given else None
+        yield from _with(found, edit)
+        given = stand_ins.get(f"{split} records")
+        patterns = list(reader.tf_record_input_reader.input_path) or [""]
+        edit = _set_path(split, "input_path", given) if given else None
+        for pattern in patterns:
+            spot = f"{place}.tf_record_input_reader.input_path"
+            yield from _with(_check_path(case, storage, spot, "records", pattern, given), edit)
+
+
+def _with(finding: Finding | None, edit: Edit | None) -> Iterator[Finding]:
+    if finding is not None:
+        yield Finding(
+            finding.severity,
+            finding.code,
+            finding.place,
+            finding.what,
+            finding.fix,
+            edit,
+            finding.line,
+        )
+
+
+def _check_path(
+    case: Case, storage: Storage, place: str, what: str, path: str, given: str | None
+) -> Finding | None:
+    try:
+        if path and next(storage.list_files(path), None) is not None:
+            return None
+        reason = f"nothing is at {path}" if path else f"no {what} is named"
+    except NotFoundError:
+        reason = f"nothing is at {path}"
+    except StorageError as error:
+        reason = str(error).splitlines()[0]
+    if given is not None:
+        return case.finding(
+            "note",
+            "path-replaced",
+            place,
+            f"{reason}; {given} takes its place, as --data says",
+            f'"{given}"',
+        )
+    return case.finding(
+        "error",
+        "path-missing",
+        place,
+        f"{what}: {reason}: training ends before the first step",
+        "a path that exists, or give --data",
+    )
+
+
+def _set_path(split: str, name: str, value: str) -> Edit:
+    def edit(config: Any) -> None:
+        readers = [config.train_input_reader] if split == "train" else config.eval_input_reader
+        for reader in readers:
+            if name == "label_map_path":
+                reader.label_map_path = value
+            else:
+                reader.tf_record_input_reader.input_path[:] = [value]
+
+    return edit
