@@ -42,6 +42,7 @@ def test_a_shard_is_done_whole_and_in_order(tmp_path: Path, batch_size: int) -> 
     (marker,) = folder.markers()
     rows = folder.rows(marker)
     assert (summary.frames, marker.frames, marker.last) == (7, 7, True)
+    assert summary.memory_mb > 10
     assert [row.index for row in rows] == list(range(7))
     for row in rows:
         assert abs(row.detections.boxes_xyxy[0] - square_of(row.index)).max() <= 1

@@ -140,6 +140,7 @@ class ShardProcessor:
                 memory_mb = max(memory_mb, own_memory_mb())
             while len(drawing) > 2 * self._batch_size:
                 drawing.popleft().result()
+        memory_mb = max(memory_mb, own_memory_mb())
         for future in drawing:
             future.result()
         with clock.stage("write"):
