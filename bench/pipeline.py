@@ -1,6 +1,6 @@
 """How close the whole pipeline comes to what the machine can do.
 
-    python bench/pipeline.py                       # everything: about 8 minutes on 2 cores
+    python bench/pipeline.py                       # everything: about 10 minutes on 2 cores
     python bench/pipeline.py --model M.tflite --labels L.txt --mapping coco-to-street
 
 Four questions, all answered in one run, since timings on shared machines only compare as ratios:
@@ -134,7 +134,7 @@ def run_pipeline(
     from urbandet_ray.inference.job import InferJob
     from urbandet_ray.inference.pipeline import ActorPool, run_inference
     from urbandet_ray.inference.session import ray_session
-    from urbandet_ray.inference.shards import CutRule, fitting_frames
+    from urbandet_ray.inference.shards import fitting_rule
 
     storage = Storage()
     job = InferJob(
@@ -149,7 +149,7 @@ def run_pipeline(
     begin = time.time()
     with ray_session():
         sources = list_sources(str(records), storage)
-        result = run_inference(job, sources, CutRule(fitting_frames(sources), 32 << 20), pool)
+        result = run_inference(job, sources, fitting_rule(sources, 32 << 20), pool)
     wall = time.time() - begin
     actors: dict[int, float] = {}
     for summary in result.summaries:
@@ -272,8 +272,8 @@ def main() -> None:
     parser.add_argument("--model", default="shipped")
     parser.add_argument("--labels")
     parser.add_argument("--mapping")
-    parser.add_argument("--frames", type=int, default=4000, help="frames of the overhead runs")
-    parser.add_argument("--model-frames", type=int, default=1000, help="frames of the limit runs")
+    parser.add_argument("--frames", type=int, default=16_000, help="frames of the overhead runs")
+    parser.add_argument("--model-frames", type=int, default=2000, help="frames of the limit runs")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, default=Path("bench/results/pipeline.json"))
     parser.add_argument("--threads", type=int, default=0, help=argparse.SUPPRESS)

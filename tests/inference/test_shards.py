@@ -8,7 +8,13 @@ import pyarrow as pa
 import pytest
 from drives import make_frame, write_drive
 
-from urbandet_ray.inference.shards import CutRule, fitting_frames, read_shards, resume_point
+from urbandet_ray.inference.shards import (
+    CutRule,
+    fitting_frames,
+    fitting_rule,
+    read_shards,
+    resume_point,
+)
 from urbandet_ray.inference.source_reader import pack, unpack
 from urbandet_ray.records.sources import Source, list_sources
 from urbandet_ray.storage import Storage
@@ -112,6 +118,23 @@ def test_a_small_input_makes_small_shards(tmp_path: Path) -> None:
     assert fitting_frames([source(100)]) == 15
     assert fitting_frames([source(100), source(100)]) == 31
     assert fitting_frames([source(5000)]) == 64
+
+
+def test_the_end_of_an_input_is_cut_finer(tmp_path: Path) -> None:
+    """The last sixteenth of all sources together, wherever one of them ends."""
+    path = write_drive(tmp_path / "a.tfrecord", 32)
+    (listed,) = list_sources(str(path), STORAGE)
+    rule = fitting_rule([listed], 1 << 20)
+    assert rule.fine_from == (0, listed.size_bytes * 15 // 16)
+    assert [len(shard.records) for shard in shards_of(path, rule)] == [8, 8, 8, 8]
+    early = replace(rule, fine_from=(0, listed.size_bytes // 2))
+    assert [len(s.records) for s in shards_of(path, early)] == [8, 8, 8, 2, 2, 2, 2]
+    assert [len(s.records) for s in shards_of(path, replace(rule, fine_from=(1, 0)))] == [8] * 4
+
+    def source(size_bytes: int) -> Source:
+        return replace(listed, size_bytes=size_bytes)
+
+    assert fitting_rule([source(900), source(0), source(700)], 1).fine_from == (2, 600)
 
 
 def test_a_shard_travels_whole(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from urbandet_ray.inference.job import InferJob, ShardSummary
 from urbandet_ray.inference.pipeline import ActorPool, RunResult, run_inference
 from urbandet_ray.inference.progress import Progress
 from urbandet_ray.inference.session import ray_session
-from urbandet_ray.inference.shards import CutRule, fitting_frames
+from urbandet_ray.inference.shards import fitting_rule
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.classes import builtin_mappings
 from urbandet_ray.models.detector import Detector
@@ -153,8 +153,9 @@ def _run(
         gpus=config.actors.gpus,
         shards_in_flight=config.actors.shards_in_flight or (2 if config.actors.gpus else 1),
     )
-    frames = config.shard.frames or fitting_frames(sources)
-    rule = CutRule(frames, config.shard.megabytes << 20, config.draw.truth)
+    rule = fitting_rule(sources, config.shard.megabytes << 20, config.draw.truth)
+    if config.shard.frames:
+        rule = replace(rule, frames=config.shard.frames, fine_from=None)
     left = unfinished_sources(job.folder().markers(), len(sources))
     session = ray_session(
         config.ray.address,

@@ -33,6 +33,9 @@ TASKS_PER_READER = 4
 SHARD_RETRIES = 5
 """A lost actor's shard is tried again this often; for ever would hide a crash that repeats."""
 
+SHARDS_WAITING = 2
+"""Shards that wait at an actor: Ray Data looks for finished work ten times a second only."""
+
 
 @dataclass(frozen=True)
 class ActorPool:
@@ -203,7 +206,7 @@ def _dataset(source: Any, sources: int, job: InferJob, pool: ActorPool) -> Any:
                 min_size=smallest,
                 max_size=largest,
                 max_concurrent_calls_per_actor=pool.shards_in_flight,
-                max_tasks_in_flight_per_actor=pool.shards_in_flight + 1,  # the next waits there
+                max_tasks_in_flight_per_actor=pool.shards_in_flight + SHARDS_WAITING,
                 enable_true_multi_threading=pool.shards_in_flight > 1,
             ),
             num_cpus=0 if pool.gpus else 1 - 2 * READER_CPUS / max(2, smallest),

@@ -52,13 +52,33 @@ class CutRule:
     size_bytes: int
     keep_truth: bool = False
     """Labels travel too, for drawing."""
+    fine_from: tuple[int, int] | None = None
+    """From this source order and offset on a shard has a quarter of the frames, so that the actors
+    end together: the last one to finish keeps the others waiting for a quarter as long."""
+
+    def frames_at(self, order: int, offset: int) -> int:
+        """Records of a shard that starts here, at most."""
+        fine = self.fine_from is not None and (order, offset) >= self.fine_from
+        return max(self.frames // 4, 1) if fine else self.frames
 
 
-def fitting_frames(sources: Sequence[Source]) -> int:
-    """Records a shard so that an input makes about 64 shards, from 8 to 64 records each.
+def fitting_rule(sources: Sequence[Source], size_bytes: int, keep_truth: bool = False) -> CutRule:
+    """The rule for an input: `fitting_frames` a shard, finer shards in its last sixteenth.
 
     Depends on the input's listing alone: a resumed run cuts as before.
     """
+    wholes = [_whole(source) for source in sources]
+    rest, fine_from = sum(wholes) * 15 // 16, None
+    for order, whole in enumerate(wholes):
+        if rest < whole:
+            fine_from = (order, rest)
+            break
+        rest -= whole
+    return CutRule(fitting_frames(sources), size_bytes, keep_truth, fine_from)
+
+
+def fitting_frames(sources: Sequence[Source]) -> int:
+    """Records a shard so that an input makes about 64 shards, from 8 to 64 records each."""
     estimate = sum(
         len(source.files) if source.kind == "images" else source.size_bytes / _TYPICAL_BYTES
         for source in sources
@@ -92,7 +112,7 @@ def read_shards(
     read = read_source(source, storage, first_index=index, offset=offset)
     records = (_lighten(record, rule.keep_truth) for record in read)
     clock = time.perf_counter()
-    for cut_records, last in cut(records, rule):
+    for cut_records, last in cut(records, rule, order):
         group = cut_records or (_empty(source),)
         first = group[0].index
         if first not in done:
@@ -131,26 +151,33 @@ def share_of(source: Source, first_offset: int, next_offset: int, last: bool) ->
     """
     if source.kind == "video":
         return float(last)
-    whole = len(source.files) if source.kind == "images" else source.size_bytes
+    whole = _whole(source)
     if not whole:
         return 1.0
     return min(max((whole if last else next_offset) - first_offset, 0) / whole, 1.0)
 
 
+def _whole(source: Source) -> int:
+    """Where its offsets end."""
+    return len(source.files) if source.kind == "images" else source.size_bytes
+
+
 def cut(
-    records: Iterable[SourceRecord], rule: CutRule
+    records: Iterable[SourceRecord], rule: CutRule, order: int = 0
 ) -> Iterator[tuple[tuple[SourceRecord, ...], bool]]:
     """Group records by the rule; the flag says which group is the last.
 
     A source without records gives one empty group.
     """
     group: list[SourceRecord] = []
-    size_bytes = 0
+    size_bytes = frames = 0
     for record in records:
         weight = _weight(record)
-        if group and (len(group) == rule.frames or size_bytes + weight > rule.size_bytes):
+        if group and (len(group) == frames or size_bytes + weight > rule.size_bytes):
             yield tuple(group), False
             group, size_bytes = [], 0
+        if not group:
+            frames = rule.frames_at(order, record.offset)
         group.append(record)
         size_bytes += weight
     yield tuple(group), True
