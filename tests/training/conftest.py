@@ -122,6 +122,12 @@ def _write_segment(
 
 
 @pytest.fixture
+def sound_config() -> str:
+    """A pipeline.config without faults, {data} standing for the data folder."""
+    return SOUND
+
+
+@pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Two training drives and one for validation, with their label map."""
     folder = tmp_path / "data"

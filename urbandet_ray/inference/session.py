@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from urbandet_ray.errors import RunError
+from urbandet_ray.models.quiet import quiet_start
 
 REACH_TIMEOUT_S = 10.0
 
@@ -58,7 +58,7 @@ def ray_session(
         }
     try:
         _knock(address)
-        with _quiet_start():
+        with quiet_start():
             ray.init(address=address, logging_level="ERROR", log_to_driver=False, **own)
     except OSError as error:  # ConnectionError is one
         raise RunError(
@@ -76,24 +76,3 @@ def _knock(address: str) -> None:
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit() and "://" not in address:
         socket.create_connection((host, int(port)), timeout=REACH_TIMEOUT_S).close()
-
-
-@contextmanager
-def _quiet_start() -> Iterator[None]:
-    """Hold back what Ray's core writes to file descriptor 2 while it starts.
-
-    It announces the log level it was given, and nothing turns that off. What it wrote is shown
-    where the start fails.
-    """
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as written:
-        os.dup2(written.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            written.seek(0)
-            os.write(kept, written.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)

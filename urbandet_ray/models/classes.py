@@ -111,6 +111,12 @@ def builtin_mappings() -> list[str]:
     return sorted(path.stem for path in _MAPPINGS.glob("*.yaml"))
 
 
+def coco_labels() -> ModelLabels:
+    """COCO's classes as detection models know them: ids 1 to 90, ten of which have no class."""
+    path = _MAPPINGS / "coco-labels.txt"
+    return parse_model_labels(path.read_text(encoding="utf-8"), "COCO's labels")
+
+
 def check_mapping_keys(renames: dict[str, str], labels: ModelLabels, source: str) -> None:
     """Refuse a class the model does not have: a typing error would silently drop detections.
 

@@ -25,6 +25,7 @@ from urbandet_ray.errors import (
     NotFoundError,
     RunError,
 )
+from urbandet_ray.models.quiet import quiet_start
 
 Weights = Literal["float32", "float16", "dynamic-range"]
 """How a TFLite file stores its weights."""
@@ -47,6 +48,14 @@ class ObjectDetection:
     model_lib_v2: Any
     exporter_lib_v2: Any
     export_tflite_lib: Any
+    fields: Any
+    inputs: Any
+    model_lib: Any
+    tf_example_decoder: Any
+    preprocessor_builder: Any
+    preprocessor_pb2: Any
+    image_resizer_builder: Any
+    optimizer_builder: Any
 
 
 @cache
@@ -71,6 +80,14 @@ def open_odapi() -> ObjectDetection:
         "model_lib_v2": "model_lib_v2",
         "exporter_lib_v2": "exporter_lib_v2",
         "export_tflite_lib": "export_tflite_graph_lib_tf2",
+        "fields": "core.standard_fields",
+        "inputs": "inputs",
+        "model_lib": "model_lib",
+        "tf_example_decoder": "data_decoders.tf_example_decoder",
+        "preprocessor_builder": "builders.preprocessor_builder",
+        "preprocessor_pb2": "protos.preprocessor_pb2",
+        "image_resizer_builder": "builders.image_resizer_builder",
+        "optimizer_builder": "builders.optimizer_builder",
     }
     try:
         with warnings.catch_warnings():
@@ -92,7 +109,9 @@ def _import_tensorflow() -> Any:
     if "tensorflow" not in sys.modules:
         os.environ["TF_USE_LEGACY_KERAS"] = "1"
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    tf = importlib.import_module("tensorflow")
+    with quiet_start():
+        tf = importlib.import_module("tensorflow")
+        tf.config.list_physical_devices()  # looks for CUDA, and says so where there is none
     keras = "Keras 3"
     if os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True"):
         keras = str(tf.keras.Model.__module__).split(".", maxsplit=1)[0]
@@ -149,16 +168,23 @@ def read_pipeline_config(path: Path) -> Any:
         NotFoundError: there is no such file.
         ConfigError: the text is not a pipeline config; names the line.
     """
-    odapi = open_odapi()
     if not path.is_file():
         raise NotFoundError(f"no pipeline config {path}")
+    return parse_pipeline_config(path.read_text("utf-8"), str(path))
+
+
+def parse_pipeline_config(text: str, name: str) -> Any:
+    """Read the text of a pipeline.config; `name` is for messages.
+
+    Raises:
+        ConfigError: the text is not a pipeline config; names the line.
+    """
     text_format = importlib.import_module("google.protobuf.text_format")
+    message = open_odapi().pipeline_pb2.TrainEvalPipelineConfig()
     try:
-        return text_format.Parse(
-            path.read_text("utf-8"), odapi.pipeline_pb2.TrainEvalPipelineConfig()
-        )
+        return text_format.Parse(text, message)
     except text_format.ParseError as error:
-        raise ConfigError(f"{path} is not a pipeline config of the OD API: {error}") from error
+        raise ConfigError(f"{name} is not a pipeline config of the OD API: {error}") from error
 
 
 def train(

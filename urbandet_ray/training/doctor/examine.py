@@ -63,7 +63,7 @@ def examine(
         InputError: `data` holds no records.
     """
     pipeline = parse_pipeline(text, name)
-    stand_ins = _stand_ins(data, storage) if data is not None else {}
+    stand_ins = find_data(data, storage) if data is not None else {}
     case = Case(
         pipeline,
         steps=steps or int(pipeline.config.train_config.num_steps),
@@ -119,8 +119,17 @@ def _findings(one: Examination) -> tuple[Finding, ...]:
     )
 
 
-def _stand_ins(data: str, storage: Storage) -> dict[str, str]:
-    """Where the records and the label map below a data folder lie."""
+def find_data(data: str, storage: Storage) -> dict[str, str]:
+    """Where the records and the label map below a data folder lie.
+
+    Returns:
+        URIs by "train records", "val records", "train labels", "val labels"; what is not there is
+        left out, but for the training records.
+
+    Raises:
+        NotFoundError: the folder is not there.
+        InputError: it is empty.
+    """
     if next(storage.list_files(data), None) is None:
         raise InputError(f"{data} is an empty folder: expected train/ and val/ with records")
     found: dict[str, str] = {}

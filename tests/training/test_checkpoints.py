@@ -1,0 +1,121 @@
+"""Checkpoints of a run folder: what counts, what is kept, what comes back."""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from urbandet_ray.errors import RunError, StorageError
+from urbandet_ray.storage import Storage
+from urbandet_ray.training.checkpoints import BEST, LAST, RunCheckpoints
+
+
+class Written:
+    """Writes what a tf.train.Checkpoint writes: an index and a data file."""
+
+    save_counter = 0
+
+    def __init__(self, content: str) -> None:
+        self.content = content
+
+    def write(self, prefix: str) -> None:
+        Path(f"{prefix}.index").write_text(f"index {self.content}")
+        Path(f"{prefix}.data-00000-of-00001").write_text(self.content)
+
+
+def checkpoints(tmp_path: Path, storage: Storage | None = None, **options: object):
+    """Of the run in tmp_path/run, carried by this worker."""
+    given = {"carries": True, **options}
+    return RunCheckpoints(str(tmp_path / "run"), storage or Storage(), tmp_path / "local", **given)
+
+
+def names(tmp_path: Path, kind: str) -> list[str]:
+    """Files of last/ or best/."""
+    return sorted(path.name for path in (tmp_path / "run" / kind).iterdir())
+
+
+def test_what_was_saved_comes_back(tmp_path: Path) -> None:
+    """With its state, and a `checkpoint` file for the OD API's exporter."""
+    first = checkpoints(tmp_path)
+    first.save(LAST, Written("weights"), {"step": 7, "mAP": 0.25})
+    first.close()
+    point = checkpoints(tmp_path).restore_point()
+    assert (point.step, point.state["mAP"]) == (7, 0.25)
+    assert Path(f"{point.prefix}.data-00000-of-00001").read_text() == "weights"
+    assert 'model_checkpoint_path: "ckpt-7"' in (point.prefix.parent / "checkpoint").read_text()
+
+
+def test_a_run_without_checkpoints_has_none(tmp_path: Path) -> None:
+    assert checkpoints(tmp_path).restore_point() is None
+
+
+def test_files_without_their_state_do_not_count(tmp_path: Path) -> None:
+    """A crash between the files and the state leaves the checkpoint before."""
+    one = checkpoints(tmp_path)
+    one.save(LAST, Written("whole"), {"step": 5})
+    one.close()
+    Written("torn").write(str(tmp_path / "run/last/ckpt-6"))
+    assert checkpoints(tmp_path).restore_point().step == 5
+
+
+def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+    """As many as asked for in last/, one in best/."""
+    one = checkpoints(tmp_path, keep=2)
+    for step in (8, 9, 10, 11):
+        one.save(LAST, Written("w"), {"step": step})
+        one.save(BEST, Written("w"), {"step": step})
+    one.close()
+    files = ["data-00000-of-00001", "index"]
+    kept = [f"ckpt-{step}.{file}" for step in (10, 11) for file in files]
+    assert names(tmp_path, LAST) == ["checkpoint", *kept, "state.json"]
+    assert names(tmp_path, BEST) == ["checkpoint", *kept[2:], "state.json"]
+
+
+def test_a_worker_that_does_not_carry_leaves_nothing(tmp_path: Path) -> None:
+    """It has to take part in writing; its copy goes nowhere."""
+    one = checkpoints(tmp_path, carries=False)
+    one.save(LAST, Written("w"), {"step": 3})
+    one.close()
+    assert not (tmp_path / "run").exists()
+    assert list((tmp_path / "local/last").iterdir()) == []
+
+
+def test_saving_returns_before_a_slow_store_has_it(tmp_path: Path) -> None:
+    """The upload is under way while the steps go on, and its end is waited for."""
+    go_on = threading.Event()
+
+    class Slow(Storage):
+        def upload_file(self, local_path: Path, uri: str) -> None:
+            assert go_on.wait(10)
+            super().upload_file(local_path, uri)
+
+    one = checkpoints(tmp_path, Slow())
+    one.save(LAST, Written("w"), {"step": 1})
+    assert not (tmp_path / "run/last/state.json").exists()
+    go_on.set()
+    one.close()
+    assert json.loads((tmp_path / "run/last/state.json").read_text())["step"] == 1
+
+
+def test_an_upload_that_failed_is_an_error(tmp_path: Path) -> None:
+    """At the next save, so that a run does not go on for hours without a checkpoint."""
+
+    class Full(Storage):
+        def upload_file(self, local_path: Path, uri: str) -> None:
+            raise StorageError("the disk is full")
+
+    one = checkpoints(tmp_path, Full())
+    one.save(LAST, Written("w"), {"step": 1})
+    with pytest.raises(StorageError, match="the disk is full"):
+        one.save(LAST, Written("w"), {"step": 2})
+    one.close()
+
+
+def test_a_checkpoint_with_a_missing_file_is_named(tmp_path: Path) -> None:
+    one = checkpoints(tmp_path)
+    one.save(LAST, Written("w"), {"step": 4})
+    one.close()
+    (tmp_path / "run/last/ckpt-4.index").unlink()
+    with pytest.raises(RunError, match=r"ckpt-4 lacks its index or data file"):
+        checkpoints(tmp_path).restore_point()

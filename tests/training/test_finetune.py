@@ -1,0 +1,240 @@
+"""Fine-tuning: heads by name land where they should, and what does not fit is said."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_models import tiny_ssd
+
+from urbandet_ray.errors import ConfigError, LabelError, ModelError
+from urbandet_ray.labels import STREET_LABELS, LabelMap
+from urbandet_ray.models import odapi
+from urbandet_ray.models.classes import parse_model_labels
+from urbandet_ray.training.finetune import restore_for_finetuning
+from urbandet_ray.training.finetune.heads import class_rows
+from urbandet_ray.training.finetune.rows import (
+    PRIOR_LOGIT,
+    RowLayout,
+    class_table,
+    map_rows,
+    silence_rows,
+)
+from urbandet_ray.training.odapi_model import OdApiModel
+
+# read while tests are collected, so before any of them imports TensorFlow into this process
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+
+OLD = parse_model_labels("???\nperson\nbicycle\ncar\n???\nbus\ndog\n", "old.txt")
+"""Ids 1, 2, 3, 5 and 6."""
+RENAMES = {"car": "vehicle", "bus": "vehicle", "person": "pedestrian", "bicycle": "cyclist"}
+OLD_CLASSES, NEW_CLASSES, ANCHORS = 6, 5, 4
+
+
+def test_map_rows_of_anchors_with_background() -> None:
+    """An SSD's head: in every anchor's group background stays first and classes move."""
+    old = np.array([[0, 1, 2, 3, 100, 101, 102, 103]], np.float32)  # 2 anchors x (1 + 3)
+    new = np.full((1, 6), -1, np.float32)  # 2 x (1 + 2)
+    layouts = RowLayout(3, anchors=2, background=1), RowLayout(2, anchors=2, background=1)
+    got = map_rows(old, new, {1: {3: 1.0}}, *layouts)
+    assert got.tolist() == [[0, 3, -1, 100, 103, -1]]
+    assert new.max() == -1
+
+
+def test_map_rows_of_boxes_per_class() -> None:
+    """Faster R-CNN's box head: four numbers a class, no background, shares added up."""
+    old = np.arange(12, dtype=np.float32)  # 3 classes x 4
+    got = map_rows(
+        old,
+        np.zeros(8, np.float32),
+        {2: {1: 0.5, 3: 0.5}},
+        RowLayout(3, width=4),
+        RowLayout(2, width=4),
+    )
+    assert got.tolist() == [0, 0, 0, 0, 4, 5, 6, 7]
+
+
+def test_map_rows_of_a_heatmap() -> None:
+    """CenterNet's head: a channel a class and nothing else, kernels of any rank."""
+    old = np.stack([np.full((1, 1, 4), value, np.float32) for value in (7, 8, 9)], axis=-1)
+    layouts = RowLayout(3), RowLayout(4)
+    got = map_rows(old, np.zeros((1, 1, 4, 4), np.float32), {1: {2: 1.0}, 4: {3: 1.0}}, *layouts)
+    assert got[0, 0, 0].tolist() == [8, 0, 0, 9]
+
+
+def test_map_rows_refuses_ids_without_a_row() -> None:
+    """On either side, saying whose number of classes is too small."""
+    row = np.zeros(3, np.float32)
+    layouts = RowLayout(3), RowLayout(3)
+    with pytest.raises(LabelError, match="the model has 3 classes, none with id 4: num_classes"):
+        map_rows(row, row, {4: {1: 1.0}}, *layouts)
+    with pytest.raises(LabelError, match="the checkpoint has 3 classes, none with id 9"):
+        map_rows(row, row, {1: {9: 1.0}}, *layouts)
+
+
+def test_rows_without_a_source_are_silenced() -> None:
+    """In every anchor's group; background and mapped classes stay."""
+    row = np.array([5, 1, 2, 3] * 2, np.float32)
+    got = silence_rows(row, RowLayout(3, anchors=2, background=1), {1: {1: 1.0}}, PRIOR_LOGIT)
+    assert got == pytest.approx([5, 1, PRIOR_LOGIT, PRIOR_LOGIT] * 2)
+
+
+def test_class_table_by_name() -> None:
+    """Renamed classes meet, equal names meet without, and a new class may have none."""
+    new = LabelMap({1: "vehicle", 3: "dog", 4: "tram"})
+    table = class_table(OLD, new, {"car": "vehicle", "bus": "vehicle"})
+    assert table == {1: {3: 0.6, 5: pytest.approx(0.4)}, 3: {6: 1.0}}
+
+
+def test_first_named_class_weighs_most() -> None:
+    """The order is that of the mapping, not of the ids."""
+    table = class_table(OLD, LabelMap({1: "vehicle"}), {"bus": "vehicle", "car": "vehicle"})
+    assert list(table[1]) == [5, 3]
+
+
+def make(classes: int) -> OdApiModel:
+    """A tiny SSD with its variables."""
+    model = OdApiModel(tiny_ssd(classes))
+    model.build(1)
+    return model
+
+
+def head_of(model: OdApiModel) -> dict[str, Any]:
+    """The class head's variables by their layer's name for them."""
+    rows = class_rows(model.trackable, "ssd")
+    found = [one for one in model.variables if id(one) in rows]
+    return {one.name.rsplit("/", 1)[1].split(":")[0]: one for one in found}
+
+
+def class_values(variable: Any, classes: int) -> np.ndarray:
+    """[anchors, 1 + classes], one number a row."""
+    values = variable.numpy().reshape(-1, variable.shape[-1])[0]
+    return np.asarray(values.reshape(-1, 1 + classes))
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> tuple[OdApiModel, str]:
+    """A model whose class rows hold their own id (background 0), and its checkpoint."""
+    model = make(OLD_CLASSES)
+    for variable in head_of(model).values():
+        rows = np.broadcast_to(np.arange(1 + OLD_CLASSES), (*variable.shape[:-1], ANCHORS, 7))
+        variable.assign(rows.reshape(variable.shape))
+    tf = odapi.open_odapi().tf
+    path = tmp_path_factory.mktemp("old") / "ckpt"
+    return model, tf.train.Checkpoint(model=model.trackable).save(str(path))
+
+
+@pytest.fixture(scope="module")
+def new() -> OdApiModel:
+    """A model for the course's ids 1, 2, 4, with a fifth row."""
+    return make(NEW_CLASSES)
+
+
+@pytest.mark.train
+def test_heads_by_name(old: tuple[OdApiModel, str], new: OdApiModel) -> None:
+    """Rows come from the old classes, background and everything else from the same place."""
+    labels = LabelMap({**STREET_LABELS.names, 5: "tram"})
+    report = restore_for_finetuning(new, old[1], old_labels=OLD, new_labels=labels, renames=RENAMES)
+    weights, shares = head_of(new), class_table(OLD, labels, RENAMES)[1]
+    vehicle = sum(old_id * share for old_id, share in shares.items())
+    assert set(weights) == {"pointwise_kernel", "bias"}
+    for anchor in class_values(weights["bias"], NEW_CLASSES):
+        assert anchor == pytest.approx([0, vehicle, 1, PRIOR_LOGIT, 2, PRIOR_LOGIT])
+    for anchor in class_values(weights["pointwise_kernel"], NEW_CLASSES):
+        assert anchor == pytest.approx([0, vehicle, 1, 0, 2, 0])
+    heads = {id(one) for one in weights.values()}
+    for ours, theirs in zip(new.variables, old[0].variables, strict=True):
+        assert id(ours) in heads or np.array_equal(ours.numpy(), theirs.numpy()), ours.name
+    assert (report.mapped, report.random) == (2, 0)
+    assert report.copied == len(new.variables) - 2
+
+
+@pytest.mark.train
+def test_report_reads_well(old: tuple[OdApiModel, str], new: OdApiModel) -> None:
+    """Totals, parts, and where each class came from."""
+    labels = LabelMap({1: "pedestrian", 2: "tram"})
+    text = restore_for_finetuning(
+        new, old[1], old_labels=OLD, new_labels=labels, renames={"person": "pedestrian"}
+    ).to_text()
+    assert " variables copied, 2 mapped, 0 left random\n" in text
+    assert "  class head " in text
+    assert "\n  pedestrian <- person\n" in text
+    assert "tram has no old class: its row starts empty, at a score of 0.01" in text
+    assert "id 3 is no class of the label map" in text
+
+
+@pytest.mark.train
+def test_same_number_of_classes_is_mapped_too(old: tuple[OdApiModel, str]) -> None:
+    """Rows follow names even where the shapes would fit as they are."""
+    model = make(OLD_CLASSES)
+    restore_for_finetuning(
+        model, old[1], old_labels=OLD, new_labels=LabelMap({1: "car"}), renames=None
+    )
+    assert class_values(head_of(model)["bias"], OLD_CLASSES)[:, 1].tolist() == [3] * ANCHORS
+
+
+@pytest.mark.train
+def test_odapis_detection_kind(old: tuple[OdApiModel, str], new: OdApiModel) -> None:
+    """The feature extractor arrives, the predictor stays as it was."""
+    before = head_of(new)["bias"].numpy()
+    report = restore_for_finetuning(new, old[1], "detection")
+    by_part = {part.part: part for part in report.parts}
+    assert by_part["feature extractor"].random == 0
+    assert by_part["class head"].copied == by_part["box head"].copied == 0
+    assert np.array_equal(head_of(new)["bias"].numpy(), before)
+
+
+@pytest.mark.train
+def test_what_does_not_fit_leaves_the_model_alone(
+    old: tuple[OdApiModel, str], new: OdApiModel
+) -> None:
+    """Type full with other classes: a message, and no variable half way."""
+    before = [one.numpy() for one in new.variables]
+    with pytest.raises(ModelError, match=r"does not fit the model as a full checkpoint .*doctor"):
+        restore_for_finetuning(new, old[1], "full")
+    assert all(map(np.array_equal, before, [one.numpy() for one in new.variables]))
+
+
+@pytest.mark.train
+def test_another_architecture(new: OdApiModel, tmp_path: Path) -> None:
+    """A checkpoint of which next to nothing fits is refused."""
+    tf = odapi.open_odapi().tf
+    path = tf.train.Checkpoint(model=tf.Module(), step=tf.Variable(3)).save(str(tmp_path / "ckpt"))
+    with pytest.raises(ModelError, match=r"fits 0 of the model's \d+ variables: .*another arch"):
+        restore_for_finetuning(
+            new, path, old_labels=OLD, new_labels=LabelMap({1: "car"}), renames=None
+        )
+
+
+@pytest.mark.train
+def test_no_checkpoint(new: OdApiModel, tmp_path: Path) -> None:
+    """A prefix without files is named, with what a prefix is."""
+    with pytest.raises(ModelError, match=r"no readable checkpoint at .*absent .*ckpt-0, with"):
+        restore_for_finetuning(new, str(tmp_path / "absent"), "detection")
+
+
+@pytest.mark.train
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("heads", r"the checkpoint's classes: .*fine_tune\.labels"), ("all", "give one of heads")],
+)
+def test_what_must_be_said(
+    old: tuple[OdApiModel, str], new: OdApiModel, kind: str, said: str
+) -> None:
+    """Heads by name without the old classes, and an unknown kind."""
+    with pytest.raises(ConfigError, match=said):
+        restore_for_finetuning(new, old[1], kind, new_labels=STREET_LABELS)
+
+
+@pytest.mark.train
+def test_under_a_strategy(old: tuple[OdApiModel, str]) -> None:
+    """Variables made for several replicas are filled from outside of them."""
+    tf = odapi.open_odapi().tf
+    strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
+    with strategy.scope():
+        model = make(NEW_CLASSES)
+        restore_for_finetuning(
+            model, old[1], old_labels=OLD, new_labels=LabelMap({1: "car"}), renames=None
+        )
+    assert class_values(head_of(model)["bias"], NEW_CLASSES)[:, 1].tolist() == [3] * ANCHORS

@@ -1,0 +1,94 @@
+"""When a run ends before its last step."""
+
+import math
+
+import pytest
+
+from urbandet_ray.training.guard import DivergenceGuard, EarlyStopping
+
+
+def test_early_stopping_counts_evaluations_since_the_best() -> None:
+    state = EarlyStopping(patience=2)
+    for step, figure in ((10, 0.1), (20, 0.3), (30, 0.2)):
+        state = state.observe(figure, step)
+    assert not state.should_stop
+    state = state.observe(0.3, 40)
+    assert state.should_stop
+    assert state.message() == ("stopped early: no mAP above 0.300 (step 20) in 2 evaluations")
+
+
+def test_without_patience_it_never_stops() -> None:
+    state = EarlyStopping()
+    for step in range(100):
+        state = state.observe(0.0, step)
+    assert not state.should_stop
+
+
+def test_early_stopping_goes_on_where_a_checkpoint_left_it() -> None:
+    state = EarlyStopping(patience=2).observe(0.3, 10).observe(0.1, 20)
+    assert EarlyStopping(patience=2).resumed(state.to_dict()) == state
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_is_trouble_at_once(loss: float) -> None:
+    trouble = DivergenceGuard().check(7, loss, 3.0, 0.08)
+    assert trouble is not None
+    assert f"step 7: the loss is {loss} (gradient norm 3, rate 0.08)" in trouble
+    assert "Lower schedule.rate" in trouble
+
+
+def test_a_loss_that_stays_far_above_its_median_is_trouble() -> None:
+    """One high loss is a hard batch; three in a row are not."""
+    guard = DivergenceGuard(factor=5)
+    for step in range(20):
+        assert guard.check(step, 1.0 + 0.1 * (step % 3), 1.0, 0.1) is None
+    told = [guard.check(20 + i, 9.0, 1.0, 0.1) for i in range(3)]
+    assert told[:2] == [None, None]
+    assert "blew up to 9, 8.2 times what it was (1.1" in told[2]
+
+
+def test_a_falling_loss_is_never_trouble() -> None:
+    guard = DivergenceGuard(factor=5)
+    assert all(guard.check(s, 100 * 0.9**s + 0.5, 1.0, 0.1) is None for s in range(300))
+
+
+def test_a_single_high_loss_is_forgiven() -> None:
+    guard = DivergenceGuard(factor=5)
+    losses = [1.0] * 20 + [50.0, 50.0, 1.0] * 5
+    assert all(guard.check(step, loss, 1.0, 0.1) is None for step, loss in enumerate(losses))
+
+
+def test_the_guard_remembers_the_median_across_a_resume() -> None:
+    guard = DivergenceGuard(factor=5)
+    for step in range(20):
+        guard.check(step, 1.0, 1.0, 0.1)
+    again = DivergenceGuard(factor=5)
+    again.resume(guard.to_dict())
+    assert [again.check(20 + i, 9.0, 1.0, 0.1) is None for i in range(3)] == [True, True, False]
+
+
+def test_a_median_of_zero_is_no_trouble_to_the_guard() -> None:
+    guard = DivergenceGuard()
+    for step in range(20):
+        guard.check(step, 0.0, 1.0, 0.1)
+    told = [guard.check(20 + i, 1.0, 1.0, 0.1) for i in range(3)]
+    assert "blew up to 1" in told[2]
+
+
+def test_a_message_tells_the_median_before() -> None:
+    guard = DivergenceGuard()
+    guard.check(1, 2.5, 1.0, 0.1)
+    assert "rate 0.1, median before 2.5)" in guard.check(2, math.nan, 1.0, 0.1)
+
+
+def test_without_a_loss_scale_an_infinite_gradient_is_trouble_at_once() -> None:
+    """The loss is still good, the weights are not any more."""
+    assert "gradient norm inf" in DivergenceGuard(loss_scaled=False).check(4, 1.0, math.inf, 0.1)
+
+
+def test_with_a_loss_scale_only_a_long_row_of_overflows_is_trouble() -> None:
+    guard = DivergenceGuard()
+    told = [guard.check(step, 1.0, math.inf, 0.1) for step in range(29)]
+    assert told == [None] * 29
+    assert guard.check(29, 1.0, math.inf, 0.1) is not None
+    assert guard.check(30, 1.0, 1.0, 0.1) is None

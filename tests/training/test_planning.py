@@ -1,0 +1,101 @@
+"""From a config to a plan: what is found, filled in and refused."""
+
+from pathlib import Path
+
+import pytest
+
+from urbandet_ray.config import TrainConfig, load_config
+from urbandet_ray.errors import ConfigError, NotFoundError
+from urbandet_ray.storage import Storage
+from urbandet_ray.training.planning import find_checkpoint, plan_run
+
+pytestmark = pytest.mark.train
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, data: Path, sound_config: str) -> Path:
+    """The sound config, with its paths."""
+    path = tmp_path / "pipeline.config"
+    path.write_text(sound_config.replace("{data}", str(data)))
+    return path
+
+
+def config_of(tmp_path: Path, **settings: object) -> TrainConfig:
+    """A config for a run in tmp_path/run."""
+    return load_config(TrainConfig, None, {"output": str(tmp_path / "run"), **settings})
+
+
+def test_the_pipeline_config_fills_in_what_is_not_said(tmp_path: Path, pipeline: Path) -> None:
+    plan = plan_run(config_of(tmp_path, pipeline=str(pipeline)), Storage()).plan
+    assert (plan.steps, plan.batch_size) == (100, 2)
+    assert (plan.evaluate_every, plan.checkpoint_every) == (10, 5)
+    assert [source.segment for source in plan.train] == ["one", "two"]
+    assert [source.segment for source in plan.val] == ["three"]
+    assert dict(plan.labels.names) == {1: "vehicle", 2: "pedestrian", 3: "cyclist"}
+    assert plan.fine_tune is None
+
+
+def test_the_plan_s_pipeline_config_says_what_is_trained(
+    tmp_path: Path, pipeline: Path, data: Path
+) -> None:
+    """Steps, batch, records and label map of the run stand in it, whatever the file had."""
+    given = {"steps": 40, "batch.per_worker": 4, "data": str(data)}
+    plan = plan_run(config_of(tmp_path, pipeline=str(pipeline), **given), Storage()).plan
+    message = plan.pipeline_message()
+    assert (message.train_config.num_steps, message.train_config.batch_size) == (40, 4)
+    assert message.train_input_reader.label_map_path == str(data / "label_map.pbtxt")
+    assert list(message.eval_input_reader[0].tf_record_input_reader.input_path) == [
+        str(data / "val/*.tfrecord")
+    ]
+
+
+def test_what_the_run_does_not_take_from_the_file_is_no_finding(
+    tmp_path: Path, pipeline: Path
+) -> None:
+    """A cosine over 300,000 steps is an error of a run that follows it, and of no other."""
+    pipeline.write_text(pipeline.read_text().replace("total_steps: 100", "total_steps: 300000"))
+
+    def codes(**settings: object) -> set[str]:
+        config = config_of(tmp_path, pipeline=str(pipeline), **settings)
+        return {one.code for one in plan_run(config, Storage()).findings}
+
+    assert "schedule-longer-than-run" in codes(**{"schedule.kind": "config"})
+    assert "schedule-longer-than-run" not in codes()
+
+
+@pytest.mark.parametrize("both", [{}, {"pipeline": "x.config", "model": "package.module:build"}])
+def test_a_run_trains_one_model(tmp_path: Path, both: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"either a pipeline\.config .* or a model of your own"):
+        plan_run(config_of(tmp_path, **both), Storage())
+
+
+def test_a_model_of_your_own_needs_what_a_pipeline_config_would_say(
+    tmp_path: Path, data: Path
+) -> None:
+    """All that is missing is named at once."""
+    config = config_of(tmp_path, model="package.module:build", data=str(data))
+    with pytest.raises(
+        ConfigError,
+        match=r"set steps, batch\.per_worker, schedule\.rate, optimizer\.kind, augmentation",
+    ):
+        plan_run(config, Storage())
+
+
+def test_an_unknown_pipeline_names_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"no pipeline\.config nonsense.*efficientdet_d1_640"):
+        plan_run(config_of(tmp_path, pipeline="nonsense"), Storage())
+
+
+@pytest.mark.parametrize("given", ["ckpt/checkpoint/ckpt-12", "ckpt", "ckpt/checkpoint"])
+def test_a_checkpoint_is_found_by_prefix_or_folder(tmp_path: Path, given: str) -> None:
+    """The newest by number, not by name."""
+    folder = tmp_path / "ckpt/checkpoint"
+    folder.mkdir(parents=True)
+    for name in ("ckpt-9", "ckpt-12"):
+        (folder / f"{name}.index").touch()
+    assert find_checkpoint(str(tmp_path / given), Storage()) == str(folder / "ckpt-12")
+
+
+def test_a_missing_checkpoint_says_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"no checkpoint .*nothing: expected .*nothing\.index"):
+        find_checkpoint(str(tmp_path / "nothing"), Storage())

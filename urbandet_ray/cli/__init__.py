@@ -1,0 +1,48 @@
+"""The command line: parse, call, print. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from urbandet_ray import __version__
+from urbandet_ray.cli import data, inference, models, training
+from urbandet_ray.errors import UrbandetError
+
+app = typer.Typer(
+    help="Object detection on urban drives: records in, detections, mAP and the video out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(inference.app)
+app.add_typer(training.app)
+app.add_typer(data.app, name="data")
+app.add_typer(models.app, name="models")
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one message and exit code 1."""
+    try:
+        app()
+    except UrbandetError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print and leave.")
+    ] = False,
+) -> None:
+    del version

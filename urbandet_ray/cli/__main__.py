@@ -1,0 +1,5 @@
+"""python -m urbandet_ray.cli"""
+
+from urbandet_ray.cli import main
+
+main()

@@ -1,0 +1,101 @@
+"""urbandet data ..."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from urbandet_ray.cli.options import (
+    Anonymous,
+    Endpoint,
+    Labels,
+    Region,
+    open_storage,
+)
+
+app = typer.Typer(
+    help="Look at the data first: validate, stats, show; synth makes some.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def validate(
+    records: Annotated[str, typer.Argument(help="TFRecords, images or a video.")],
+    labels: Labels = None,
+    s3_endpoint: Endpoint = None,
+    s3_region: Region = None,
+    s3_anonymous: Anonymous = None,
+) -> None:
+    """Read and decode everything; list what is broken. Exit code 3: something is."""
+    from urbandet_ray.commands.access import read_labels
+    from urbandet_ray.commands.display import count_progress
+    from urbandet_ray.records.checks import validate as check
+
+    storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
+    with count_progress("files") as progress:
+        report = check(records, storage, read_labels(labels, storage), progress=progress)
+    typer.echo(report.to_text())
+    raise typer.Exit(0 if report.is_clean else 3)
+
+
+@app.command()
+def stats(
+    records: Annotated[str, typer.Argument(help="TFRecords with labels.")],
+    labels: Labels = None,
+    s3_endpoint: Endpoint = None,
+    s3_region: Region = None,
+    s3_anonymous: Anonymous = None,
+) -> None:
+    """Counts, class balance and box sizes."""
+    from urbandet_ray.commands.access import read_labels
+    from urbandet_ray.commands.display import count_progress
+    from urbandet_ray.records.stats import statistics
+
+    storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
+    with count_progress("files") as progress:
+        found = statistics(records, storage, read_labels(labels, storage), progress=progress)
+    typer.echo(found.to_text())
+
+
+@app.command()
+def show(
+    records: Annotated[str, typer.Argument(help="TFRecords, images or a video.")],
+    out: Annotated[str, typer.Option(help="PNG to write.")] = "contact_sheet.png",
+    count: Annotated[int, typer.Option(min=1, help="Frames on the sheet.")] = 12,
+    labels: Labels = None,
+    s3_endpoint: Endpoint = None,
+    s3_region: Region = None,
+    s3_anonymous: Anonymous = None,
+) -> None:
+    """A contact sheet with the labels drawn, frames spread over the whole input."""
+    from urbandet_ray.commands.access import read_labels
+    from urbandet_ray.commands.data import write_contact_sheet
+
+    storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
+    shown = write_contact_sheet(records, out, count, read_labels(labels, storage), storage)
+    typer.echo(f"{out}: {shown} frames")
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(help="Folder for the TFRecords.")],
+    drives: Annotated[int, typer.Option(min=1, help="Drives, a TFRecord each.")] = 4,
+    frames: Annotated[int, typer.Option(min=1, help="Frames a drive.")] = 40,
+    seed: Annotated[int, typer.Option(help="Seed of the first drive.")] = 1000,
+    width: Annotated[int, typer.Option(min=160, max=3840)] = 640,
+    height: Annotated[int, typer.Option(min=160, max=2160)] = 640,
+) -> None:
+    """Synthetic street drives with exact boxes; the same seed gives the same bytes."""
+    from urbandet_ray.records.streets import write_drives
+
+    write_drives(
+        out,
+        seeds=range(seed, seed + drives),
+        frame_count=frames,
+        size_wh=(width, height),
+        progress=typer.echo,
+    )

@@ -1,0 +1,151 @@
+"""urbandet demo, infer, eval, video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from urbandet_ray.cli.options import (
+    Anonymous,
+    Config,
+    Endpoint,
+    Labels,
+    Region,
+    Settings,
+    given,
+    load,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path("demo"),
+    frames: Annotated[int, typer.Option(min=2, help="Frames of the drive.")] = 80,
+) -> None:
+    """A synthetic drive through the shipped detector: mAP, MP4 and GIF."""
+    from urbandet_ray.commands.demo import run_demo
+
+    run_demo(out, frames, say=typer.echo)
+
+
+@app.command()
+def infer(
+    input_: Annotated[
+        str | None, typer.Argument(metavar="INPUT", help="TFRecords, images or a video.")
+    ] = None,
+    out: Annotated[str | None, typer.Option("--out", help="Run folder, local or s3://.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="shipped, a .tflite file or a SavedModel folder.")
+    ] = None,
+    model_labels: Annotated[str | None, typer.Option(help="The model's own classes.")] = None,
+    mapping: Annotated[str | None, typer.Option(help="coco-to-street, or a YAML.")] = None,
+    labels: Labels = None,
+    score_min: Annotated[float | None, typer.Option(help="Keep detections from here.")] = None,
+    draw_score_min: Annotated[float | None, typer.Option(help="Draw detections from here.")] = None,
+    draw: Annotated[bool | None, typer.Option(help="Write annotated frames.")] = None,
+    coco: Annotated[bool | None, typer.Option(help="Write COCO results JSON too.")] = None,
+    actors: Annotated[int | None, typer.Option(help="Model actors.")] = None,
+    gpus: Annotated[float | None, typer.Option(help="GPUs an actor.")] = None,
+    config: Config = None,
+    settings: Settings = None,
+    s3_endpoint: Endpoint = None,
+    s3_region: Region = None,
+    s3_anonymous: Anonymous = None,
+) -> None:
+    """Detect on every frame; resumes a cut-off run. Exit code 3: done with dead letters."""
+    from urbandet_ray.commands.display import infer_progress
+    from urbandet_ray.commands.infer import infer as work
+    from urbandet_ray.config import InferConfig
+
+    values = given(
+        input=input_,
+        output=out,
+        model__uri=model,
+        model__labels=model_labels,
+        model__mapping=mapping,
+        model__score_min=score_min,
+        labels=labels,
+        draw__score_min=draw_score_min,
+        draw__enabled=draw,
+        coco=coco,
+        actors__min=actors,
+        actors__gpus=gpus,
+        storage__endpoint_url=s3_endpoint,
+        storage__region=s3_region,
+        storage__anonymous=s3_anonymous,
+    )
+    loaded = load(InferConfig, config, values, settings)
+    with infer_progress() as on_progress:
+        report = work(loaded, on_progress=on_progress)
+    typer.echo(report.to_text())
+    raise typer.Exit(report.exit_code)
+
+
+@app.command(name="eval")
+def evaluate(
+    run: Annotated[str | None, typer.Argument(help="Run folder.")] = None,
+    truth: Annotated[str | None, typer.Option(help="Records with labels.")] = None,
+    out: Annotated[str | None, typer.Option(help="Where metrics.json goes.")] = None,
+    config: Config = None,
+    settings: Settings = None,
+    s3_endpoint: Endpoint = None,
+    s3_region: Region = None,
+    s3_anonymous: Anonymous = None,
+) -> None:
+    """COCO mAP of a run, by class and by box size."""
+    from urbandet_ray.commands.evaluate import evaluate as work
+    from urbandet_ray.config import EvalConfig
+
+    values = given(
+        run=run,
+        truth=truth,
+        output=out,
+        storage__endpoint_url=s3_endpoint,
+        storage__region=s3_region,
+        storage__anonymous=s3_anonymous,
+    )
+    typer.echo(work(load(EvalConfig, config, values, settings)).to_text())
+
+
+@app.command()
+def video(
+    run: Annotated[str | None, typer.Argument(help="Run folder.")] = None,
+    out: Annotated[str | None, typer.Option(help="drive.mp4, .webm or .gif.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames a second.")] = None,
+    score_min: Annotated[float | None, typer.Option(help="Show detections from here.")] = None,
+    truth: Annotated[bool | None, typer.Option("--truth", help="Show the labels too.")] = None,
+    segment: Annotated[str | None, typer.Option(help="Only this segment.")] = None,
+    compare: Annotated[str | None, typer.Option(help="A second run, to the right.")] = None,
+    input_: Annotated[str | None, typer.Option("--input", help="The input, if it moved.")] = None,
+    config: Config = None,
+    settings: Settings = None,
+    s3_endpoint: Endpoint = None,
+    s3_region: Region = None,
+    s3_anonymous: Anonymous = None,
+) -> None:
+    """The animation of a run, frames in drive order; another threshold needs no new inference."""
+    from urbandet_ray.commands.display import count_progress
+    from urbandet_ray.commands.video import make_video
+    from urbandet_ray.config import VideoConfig
+
+    values = given(
+        run=run,
+        output=out,
+        fps=fps,
+        score_min=score_min,
+        truth=truth,
+        segment=segment,
+        compare=compare,
+        input=input_,
+        storage__endpoint_url=s3_endpoint,
+        storage__region=s3_region,
+        storage__anonymous=s3_anonymous,
+    )
+    loaded = load(VideoConfig, config, values, settings)
+    with count_progress("frames") as on_frame:
+        report = make_video(loaded, on_frame=on_frame)
+    typer.echo(report.to_text())

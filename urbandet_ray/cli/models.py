@@ -1,0 +1,58 @@
+"""urbandet models ..."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from urbandet_ray.cli.options import (
+    Anonymous,
+    Endpoint,
+    Region,
+    open_storage,
+)
+
+app = typer.Typer(
+    help="The TF2 detection zoo: list, show and fetch the models that training starts from.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command(name="list")
+def list_zoo() -> None:
+    """The zoo's archives: input, mAP, speed, and our config for each."""
+    from urbandet_ray.commands.models import list_models
+
+    typer.echo(list_models())
+
+
+@app.command(name="show")
+def show_zoo(
+    name: Annotated[str, typer.Argument(help="An archive's name, or one of our configs'.")],
+) -> None:
+    """One model: the zoo's figures, our config with its reasons, the classes."""
+    from urbandet_ray.commands.models import show_model
+
+    typer.echo(show_model(name))
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="An archive's name, or one of our configs'.")],
+    source: Annotated[
+        str | None, typer.Option("--from", help="Mirror (URL, s3://, folder) or an archive.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps the models.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="The archive's checksum, in hex.")] = None,
+    s3_endpoint: Endpoint = None,
+    s3_region: Region = None,
+    s3_anonymous: Anonymous = None,
+) -> None:
+    """Download and unpack one model, once; run again, it goes on where it broke off."""
+    from urbandet_ray.commands.models import fetch as work
+
+    storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
+    work(name, source, cache, sha256, storage, say=typer.echo)

@@ -1,0 +1,38 @@
+"""Options that several commands share, and how they become a config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Config = Annotated[Path | None, typer.Option("--config", help="Run config (YAML).")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any key of the run config; repeatable."),
+]
+Endpoint = Annotated[str | None, typer.Option("--s3-endpoint", help="Another S3 server.")]
+Region = Annotated[str | None, typer.Option("--s3-region", help="AWS region.")]
+Anonymous = Annotated[bool | None, typer.Option("--s3-anonymous", help="No credentials.")]
+Labels = Annotated[str | None, typer.Option("--labels", help="Our label_map.pbtxt.")]
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Options that were given, as dotted config keys (`a__b` is `a.b`)."""
+    return {key.replace("__", "."): value for key, value in values.items() if value is not None}
+
+
+def load(kind: Any, path: Path | None, values: dict[str, Any], settings: list[str] | None) -> Any:
+    """The config of a YAML, options and --set; the later ones win."""
+    from urbandet_ray.config.loading import load_config, split_override
+
+    pairs = dict(split_override(text) for text in settings or ())
+    return load_config(kind, path, {**values, **pairs})
+
+
+def open_storage(endpoint: str | None, region: str | None, anonymous: bool | None) -> Any:
+    """The storage that the S3 options ask for."""
+    from urbandet_ray.storage import S3Options, Storage
+
+    return Storage(S3Options(region=region, endpoint_url=endpoint, anonymous=bool(anonymous)))

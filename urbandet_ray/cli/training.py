@@ -1,0 +1,176 @@
+"""urbandet doctor, train, export, augment."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from urbandet_ray.cli.options import (
+    Anonymous,
+    Endpoint,
+    Labels,
+    Region,
+    Settings,
+    given,
+    load,
+    open_storage,
+)
+
+app = typer.Typer()
+augment = typer.Typer(
+    help="What augmentations make of your frames.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(augment, name="augment")
+
+
+@app.command()
+def doctor(
+    config: Annotated[str, typer.Argument(help="pipeline.config of the TF OD API.")],
+    data: Annotated[
+        str | None, typer.Option(help="Folder with train/, val/ and label_map.pbtxt.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the run.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Each takes the batch_size.")] = 1,
+    fix: Annotated[str | None, typer.Option(metavar="OUT", help="Write a corrected copy.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON.")] = False,
+    s3_endpoint: Endpoint = None,
+    s3_region: Region = None,
+    s3_anonymous: Anonymous = None,
+) -> None:
+    """Mistakes in a pipeline.config, before they cost a run. Exit code 3: errors found."""
+    import json
+
+    from urbandet_ray.commands.doctor import diagnose, refuse_existing, write_fixed
+
+    storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
+    if fix is not None:
+        refuse_existing(fix, storage)
+    found = diagnose(config, storage, data=data, steps=steps, workers=workers)
+    diff = write_fixed(found, fix, storage) if fix is not None else None
+    if as_json:
+        typer.echo(json.dumps(found.to_dict() | ({} if diff is None else {"diff": diff}), indent=2))
+    else:
+        typer.echo(found.to_text() + ("" if diff is None else f"\n\n{diff}\nwrote {fix}"))
+    raise typer.Exit(found.exit_code)
+
+
+@app.command()
+def train(
+    config: Annotated[Path | None, typer.Argument(help="Run config (YAML).")] = None,
+    pipeline: Annotated[
+        str | None, typer.Option(help="pipeline.config, or a name of configs/models.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Folder with train/, val/ and label_map.pbtxt.")
+    ] = None,
+    out: Annotated[str | None, typer.Option("--out", help="Run folder, local or s3://.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="What to start from; a fetched zoo model's name will do.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers.")] = None,
+    gpus: Annotated[float | None, typer.Option(help="GPUs a worker.")] = None,
+    ignore_doctor: Annotated[bool, typer.Option(help="Train in spite of its errors.")] = False,
+    settings: Settings = None,
+    s3_endpoint: Endpoint = None,
+    s3_region: Region = None,
+    s3_anonymous: Anonymous = None,
+) -> None:
+    """Train a model of the OD API, or your own; resumes a cut-off run."""
+    from urbandet_ray.commands.display import show_findings, train_progress
+    from urbandet_ray.commands.train import train as work
+    from urbandet_ray.config import TrainConfig
+
+    values = given(
+        pipeline=pipeline,
+        data=data,
+        output=out,
+        steps=steps,
+        fine_tune__checkpoint=checkpoint,
+        workers__count=workers,
+        workers__gpus=gpus,
+        doctor="ignore" if ignore_doctor else None,
+        storage__endpoint_url=s3_endpoint,
+        storage__region=s3_region,
+        storage__anonymous=s3_anonymous,
+    )
+    loaded = load(TrainConfig, config, values, settings)
+    with train_progress() as on_notice:
+        report = work(loaded, on_notice=on_notice, on_findings=show_findings)
+    typer.echo(report.to_text())
+
+
+class ExportFormat(StrEnum):
+    """What a trained model is exported to."""
+
+    SAVEDMODEL = "savedmodel"
+    TFLITE = "tflite"
+
+
+class Kept(StrEnum):
+    """Which of a run's checkpoints."""
+
+    BEST = "best"
+    LAST = "last"
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="Run folder of `urbandet train`.")],
+    out: Annotated[
+        str | None, typer.Option(help="Folder; exports/ in the run folder by default.")
+    ] = None,
+    to: Annotated[ExportFormat, typer.Option("--format", help="TFLite is for SSDs.")] = (
+        ExportFormat.SAVEDMODEL
+    ),
+    checkpoint: Annotated[Kept, typer.Option(help="Best mAP, or the last.")] = Kept.BEST,
+    s3_endpoint: Endpoint = None,
+    s3_region: Region = None,
+    s3_anonymous: Anonymous = None,
+) -> None:
+    """A trained model as the OD API's SavedModel, for `urbandet infer --model`."""
+    from urbandet_ray.commands.export import export as work
+
+    storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
+    report = work(run, out=out, storage=storage, checkpoint=checkpoint.value, format=to.value)
+    typer.echo(report.to_text())
+
+
+@augment.command()
+def preview(
+    records: Annotated[str, typer.Argument(help="TFRecords with labels.")],
+    out: Annotated[str, typer.Option(help="PNG to write.")] = "augmented.png",
+    preset: Annotated[
+        str, typer.Option(help="none, flip, course, strong, config, or options as text.")
+    ] = "strong",
+    pipeline: Annotated[
+        str | None, typer.Option(help="pipeline.config, whose own list `config` means.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Frames.")] = 8,
+    versions: Annotated[int, typer.Option(min=1, help="Augmented versions of each.")] = 2,
+    seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
+    labels: Labels = None,
+    s3_endpoint: Endpoint = None,
+    s3_region: Region = None,
+    s3_anonymous: Anonymous = None,
+) -> None:
+    """A contact sheet: frames as they are, and what training would see of them."""
+    from urbandet_ray.commands.access import read_labels
+    from urbandet_ray.commands.augment import preview as work
+
+    storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
+    shown = work(
+        records,
+        out,
+        preset,
+        read_labels(labels, storage),
+        storage,
+        pipeline=pipeline,
+        count=count,
+        versions=versions,
+        seed=seed,
+    )
+    typer.echo(f"{out}: {shown} frames")

@@ -1,0 +1,183 @@
+"""`urbandet train`: from a config to a trained model in its run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from urbandet_ray import __version__
+from urbandet_ray.commands.access import make_storage, place
+from urbandet_ray.config.training import TrainConfig
+from urbandet_ray.errors import ConfigError, NotFoundError
+from urbandet_ray.inference.session import ray_session
+from urbandet_ray.storage import Storage, WriterLock, join_uri
+from urbandet_ray.storage.run_folder import LOCK_NAME, RunFolder, to_json
+from urbandet_ray.training.checkpoints import BEST, LAST, STATE_NAME
+from urbandet_ray.training.doctor.findings import Finding
+from urbandet_ray.training.plan import DONE_NAME, LABELS_NAME, PIPELINE_NAME, TrainPlan
+from urbandet_ray.training.planning import Planned, plan_run
+from urbandet_ray.training.trainer import run_workers
+
+_SAME_RUN_WITHOUT = {"output", "cache", "doctor", "ray", "storage", "workers", "checkpoint"}
+"""Settings that a resume may change: they decide how it is trained, not what."""
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a run came to.
+
+    Attributes:
+        run: the run folder.
+        steps: optimizer steps done; fewer than asked for after an early stop.
+        best_step, best_map: the best validation mAP, whose weights are in best/; None where the
+            validation frames hold no boxes.
+        last_map: mAP at the end.
+        resumed: an earlier try was continued.
+    """
+
+    run: str
+    steps: int
+    best_step: int | None
+    best_map: float | None
+    last_map: float | None
+    resumed: bool
+
+    def to_text(self) -> str:
+        """A line or two for a person."""
+        best = "no mAP (no labelled validation frame)"
+        if self.best_map is not None:
+            best = f"best mAP {self.best_map:.3f} at step {self.best_step}"
+        text = f"{self.run}: {self.steps} steps, {best}"
+        text += " (an earlier try was resumed)" if self.resumed else ""
+        return f"{text}\nexport it: urbandet export {self.run}"
+
+
+def train(
+    config: TrainConfig,
+    *,
+    on_notice: Callable[[dict[str, Any]], None] = lambda _: None,
+    on_findings: Callable[[tuple[Finding, ...]], None] = lambda _: None,
+) -> TrainReport:
+    """Train, with the best weights in best/ of the run folder; resumes an unfinished run.
+
+    Args:
+        on_notice: gets {"kind": "plan"}, {"kind": "start"} and the entries of metrics.jsonl.
+        on_findings: gets what the doctor says of the pipeline.config, before anything starts.
+
+    Raises:
+        UrbandetError: what is wrong, and what to do.
+    """
+    config = _with_absolute_places(config)
+    storage = make_storage(config.storage)
+    planned = plan_run(config, storage)
+    on_findings(planned.findings)
+    _refuse_errors(planned, config)
+    plan, folder = planned.plan, RunFolder(config.output, storage)
+    with WriterLock(storage, folder.path(LOCK_NAME), "urbandet train") as lock:
+        resumed = folder.begin(_manifest(plan))
+        finished = _read_json(storage, plan.path(DONE_NAME))
+        if finished is not None:
+            return _report(plan, resumed=True)
+        _write_settings(planned, storage)
+        on_notice({"kind": "plan", "steps": plan.steps, "images": _images_a_step(plan)})
+
+        def watch(notice: dict[str, Any]) -> None:
+            lock.check()
+            on_notice(notice)
+
+        session = ray_session(
+            config.ray.address,
+            num_cpus=config.ray.num_cpus,
+            object_store_mb=config.ray.object_store_mb,
+        )
+        with session:
+            run_workers(plan, watch)
+        report = _report(plan, resumed)
+        storage.write_bytes(plan.path(DONE_NAME), to_json(vars(report)))
+    return report
+
+
+def _with_absolute_places(config: TrainConfig) -> TrainConfig:
+    """Local paths as every process of this machine sees them."""
+    fixed = {
+        name: place(value)
+        for name in ("output", "data", "labels", "cache")
+        if (value := getattr(config, name)) is not None
+    }
+    fine_tune = config.fine_tune
+    if fine_tune.checkpoint and "/" in fine_tune.checkpoint:
+        fine_tune = fine_tune.model_copy(update={"checkpoint": place(fine_tune.checkpoint)})
+    return config.model_copy(update={**fixed, "fine_tune": fine_tune})
+
+
+def _refuse_errors(planned: Planned, config: TrainConfig) -> None:
+    errors = [one for one in planned.findings if one.severity == "error"]
+    if not errors or config.doctor == "ignore":
+        return
+    lines = "\n".join(f"  {one.place}: {one.what}\n    -> {one.fix}" for one in errors)
+    raise ConfigError(
+        f"the doctor found {len(errors)} errors in {config.pipeline}; nothing was started:\n"
+        f"{lines}\n`urbandet doctor {config.pipeline} --fix OUT` mends what can be mended; "
+        "doctor=ignore (--ignore-doctor) trains as it is"
+    )
+
+
+def _manifest(plan: TrainPlan) -> dict[str, Any]:
+    """run.json: what is trained, and fingerprints that a resume must share."""
+    settings = plan.config.model_dump(mode="json", exclude=_SAME_RUN_WITHOUT)
+    data = [(one.uri, one.version) for one in (*plan.train, *plan.val)]
+    return {
+        "kind": "training",
+        "version": __version__,
+        "labels": {str(key): name for key, name in plan.labels.names.items()},
+        "steps": plan.steps,
+        "settings": settings,
+        "fingerprint": {
+            "settings": _digest(settings),
+            "pipeline.config": _digest(plan.pipeline),
+            "records": _digest(data),
+            "labels": _digest(sorted(plan.labels.names.items())),
+        },
+    }
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _write_settings(planned: Planned, storage: Storage) -> None:
+    plan = planned.plan
+    if plan.pipeline is not None:
+        storage.write_bytes(plan.path(PIPELINE_NAME), plan.pipeline.encode())
+    storage.write_bytes(plan.path(LABELS_NAME), plan.labels.to_pbtxt().encode())
+    storage.write_bytes(plan.path("config.json"), to_json(plan.config.model_dump(mode="json")))
+    findings = [one.to_dict() for one in planned.findings]
+    storage.write_bytes(plan.path("doctor.json"), to_json(findings))
+
+
+def _images_a_step(plan: TrainPlan) -> int:
+    return plan.batch_size * plan.config.batch.accumulate * plan.config.workers.count
+
+
+def _report(plan: TrainPlan, resumed: bool) -> TrainReport:
+    last = _read_json(plan.storage, join_uri(plan.run_uri, LAST, STATE_NAME)) or {}
+    best = _read_json(plan.storage, join_uri(plan.run_uri, BEST, STATE_NAME)) or {}
+    return TrainReport(
+        run=plan.run_uri,
+        steps=int(last.get("step", 0)),
+        best_step=best.get("step"),
+        best_map=best.get("mAP"),
+        last_map=last.get("mAP"),
+        resumed=resumed,
+    )
+
+
+def _read_json(storage: Storage, uri: str) -> dict[str, Any] | None:
+    try:
+        read: dict[str, Any] = json.loads(storage.read_bytes(uri))
+    except NotFoundError:
+        return None
+    return read

@@ -1,0 +1,199 @@
+"""The config of a training run: `urbandet train`, jobs/train.py."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from urbandet_ray.config.runs import Count, Positive, RayConfig, Section, Share, StorageConfig
+
+Rate = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class WorkersConfig(Section):
+    """Who trains: Ray Train's workers, each with its own share of the records."""
+
+    count: Positive = 1
+    """Workers; with more than one, gradients are averaged over all of them at every step."""
+    min: Positive | None = None
+    """Go on with as few as this many where the cluster has no room for `count`; None is all."""
+    cpus: Positive | None = None
+    """Cores a worker; None shares this machine's cores (or 4 on a cluster) among them."""
+    gpus: Annotated[float, Field(ge=0)] = 0
+    """GPUs a worker."""
+    max_failures: Annotated[int, Field(ge=-1)] = 3
+    """Lost workers that are made up for from the last checkpoint; -1 is any number."""
+
+
+class BatchConfig(Section):
+    """Images of an optimizer step: per_worker x accumulate x workers."""
+
+    per_worker: Positive | None = None
+    """Images a worker computes at a time; None is the pipeline.config's batch_size."""
+    accumulate: Positive = 1
+    """Batches whose gradients are averaged into one step, where memory is too small for more."""
+
+
+class ScheduleConfig(Section):
+    """The learning rate over the run."""
+
+    kind: Literal[
+        "cosine", "constant", "step", "exponential", "one_cycle", "restarts", "plateau", "config"
+    ] = "cosine"
+    """Sized to the run, whatever its length; `config` takes the pipeline.config's to the letter."""
+    rate: Rate | None = None
+    """Highest rate; None is the pipeline.config's."""
+    warmup_share: Share = 0.05
+    """Share of the run in which the rate rises to its highest."""
+    final_share: Share = 0.01
+    """Rate at the end (cosine, exponential, one_cycle, restarts) as a share of the highest."""
+    milestones: tuple[Share, ...] = (0.6, 0.85)
+    """Where `step` lowers the rate, as shares of the run."""
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """What `step` and `plateau` lower the rate by."""
+    cycles: Positive = 3
+    """Descents of `restarts`."""
+    patience: Positive = 3
+    """Evaluations without a better mAP before `plateau` lowers the rate."""
+
+
+class OptimizerConfig(Section):
+    """How gradients change the weights."""
+
+    kind: Literal["config", "momentum", "adam", "adamw", "rmsprop"] = "config"
+    """`config` takes the pipeline.config's kind and hyperparameters."""
+    momentum: Share = 0.9
+    """Of momentum and rmsprop."""
+    nesterov: bool = False
+    """Nesterov's momentum."""
+    weight_decay: NotNegative = 0.0
+    """Decoupled decay of kernels, beside the model's own regularizer."""
+    clip_norm: NotNegative | None = None
+    """Gradients are scaled down to this norm; 0 is off; None is the pipeline.config's."""
+
+
+class FineTuneConfig(Section):
+    """What the weights start from."""
+
+    checkpoint: str | None = None
+    """Checkpoint (.../ckpt-0), its folder, or a fetched zoo model's folder; None is the
+    pipeline.config's; "" starts from random weights."""
+    kind: Literal["heads", "detection", "full", "classification", "config"] = "heads"
+    """`heads` keeps everything that fits and starts the new classes from the old ones by name;
+    the others are the OD API's own."""
+    labels: str | None = None
+    """The checkpoint's classes: a label map or list; None is COCO's, as the zoo's models have."""
+    mapping: str = "coco-to-street"
+    """Which old classes a new one starts from: `coco-to-street` or a YAML."""
+
+
+class AugmentationConfig(Section):
+    """What is done to training images."""
+
+    preset: Literal["config", "none", "flip", "course", "strong"] = "config"
+    """`config` takes the pipeline.config's own list."""
+    repeat_threshold: Share = 0.0
+    """Frames with a class that fewer than this share of frames have are repeated (LVIS)."""
+
+
+class BatchNormConfig(Section):
+    """What batch-norm layers do."""
+
+    mode: Literal["train", "freeze", "sync"] = "train"
+    """Own batch's statistics, the checkpoint's, or those of all workers together."""
+    reestimate_batches: Count = 0
+    """Batches to measure the moving averages anew with before each evaluation: short runs end
+    before the averages have settled. 0 leaves them."""
+
+
+class EvaluationConfig(Section):
+    """Validation mAP during the run."""
+
+    every: Positive | None = None
+    """Steps between evaluations; None is a tenth of the run."""
+    frames: Positive | None = None
+    """At most this many validation frames; None is all."""
+    batch_size: Positive = 8
+    """Images a worker is given at a time."""
+    patience: Positive | None = None
+    """Stop early after this many evaluations without a better mAP; None never does."""
+
+
+class CheckpointConfig(Section):
+    """What a lost worker costs."""
+
+    every: Positive | None = None
+    """Steps between checkpoints; None is a twentieth of the run."""
+    keep: Positive = 2
+    """Checkpoints kept in last/."""
+
+
+class DivergenceConfig(Section):
+    """A loss that is not finite or blows up."""
+
+    action: Literal["stop", "rollback"] = "stop"
+    """Stop with a message, or go back to the last checkpoint with a lower rate."""
+    factor: Annotated[float, Field(gt=1)] = 10.0
+    """A loss this many times the recent median counts as blown up."""
+    rollbacks: Positive = 3
+    """At most this many; each multiplies the rate by 0.3."""
+
+
+class PruneConfig(Section):
+    """Gradual magnitude pruning."""
+
+    sparsity: Share = 0.0
+    """Share of the weights that end as zero; 0 is off."""
+    pattern: Literal["element", "block", "channel"] = "element"
+    """Single weights, blocks along output channels, or whole output channels."""
+    begin: Share = 0.1
+    """Where in the run it begins."""
+    end: Share = 0.7
+    """Where in the run the full sparsity is reached; the rest fine-tunes."""
+
+
+class TrainConfig(Section):
+    """`urbandet train`, jobs/train.py."""
+
+    output: str
+    """Run folder; local or s3://. An unfinished run of the same settings is resumed."""
+    data: str | None = None
+    """Folder with train/, val/ and label_map.pbtxt; None takes the pipeline.config's paths."""
+    pipeline: str | None = None
+    """The OD API's pipeline.config: a file, or the name of one of configs/models."""
+    model: str | None = None
+    """A model of your own instead: `my_package.module:build` (training/model.py)."""
+    labels: str | None = None
+    """Label map; None is the data folder's, then the pipeline.config's."""
+    steps: Positive | None = None
+    """Optimizer steps of the run; None is the pipeline.config's num_steps."""
+    seed: Count = 0
+    """Order of the records, and everything random that can be seeded."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of activations; weights and losses stay float32."""
+    xla: bool = False
+    """Compile the step with XLA, where the model's operations allow it."""
+    weight_average: Share = 0.0
+    """Decay of the weights' exponential moving average, which is what is evaluated and exported;
+    0 is off, 0.999 fits runs of some thousand steps."""
+    freeze: tuple[str, ...] = ()
+    """Variables whose name matches one of these regular expressions are not trained."""
+    doctor: Literal["refuse", "ignore"] = "refuse"
+    """What to do where the doctor finds an error in the pipeline.config."""
+    max_bad_records: Count = 100
+    """More records than this that cannot be read fail the run."""
+    cache: str | None = None
+    """Folder on each node for what is read from S3; None is a folder of the user's cache."""
+    workers: WorkersConfig = WorkersConfig()
+    batch: BatchConfig = BatchConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    fine_tune: FineTuneConfig = FineTuneConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    batch_norm: BatchNormConfig = BatchNormConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    divergence: DivergenceConfig = DivergenceConfig()
+    prune: PruneConfig = PruneConfig()
+    ray: RayConfig = RayConfig()
+    storage: StorageConfig = StorageConfig()

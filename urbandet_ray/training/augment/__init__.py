@@ -1,0 +1,1 @@
+"""Augmentations beside the OD API's own, on one image's tensors (training/model.py)."""

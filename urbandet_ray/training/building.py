@@ -1,0 +1,194 @@
+"""Model, optimizer and weight average, made under the strategy that joins the workers."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from urbandet_ray.config.training import TrainConfig
+from urbandet_ray.errors import ConfigError
+from urbandet_ray.models.classes import builtin_mapping_text, coco_labels, parse_model_labels
+from urbandet_ray.models.classes import read_mapping as parse_mapping
+from urbandet_ray.models.odapi import open_odapi
+from urbandet_ray.storage import Storage, is_remote
+from urbandet_ray.training.averaging import make_average
+from urbandet_ray.training.doctor.schedule import reference_rate
+from urbandet_ray.training.finetune import restore_for_finetuning
+from urbandet_ray.training.model import TrainableModel
+from urbandet_ray.training.odapi_model import OdApiModel
+from urbandet_ray.training.optimizers import loss_scaled, make_optimizer, trainable
+from urbandet_ray.training.place import Place
+from urbandet_ray.training.plan import TrainPlan
+from urbandet_ray.training.pruning import make_pruner
+from urbandet_ray.training.schedules import Schedule, config_schedule, make_schedule
+
+
+@dataclass(frozen=True)
+class Built:
+    """What has variables.
+
+    Attributes:
+        variables: those the optimizer changes.
+        average, pruner: None where the plan has none.
+    """
+
+    strategy: Any
+    model: TrainableModel
+    optimizer: Any
+    variables: tuple[Any, ...]
+    average: Any
+    pruner: Any
+
+
+def build(plan: TrainPlan, place: Place) -> Built:
+    """Make everything; with several workers, all of them have to be here at once.
+
+    Raises:
+        ConfigError: the model cannot be built, or a name to freeze matches nothing.
+    """
+    tf = open_odapi().tf
+    _prepare_tensorflow(tf, plan, place)
+    strategy = tf.distribute.get_strategy()
+    if place.world > 1:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    config = plan.config
+    with strategy.scope():
+        model = _make_model(plan)
+        model.build(plan.batch_size)
+        variables = tuple(trainable(model.trainable_variables, config.freeze))
+        optimizer = _make_optimizer(plan)
+        optimizer._create_all_weights(variables)  # so that a checkpoint finds them
+        average = None
+        if config.weight_average:
+            average = make_average(variables, config.weight_average)
+        pruner = None
+        if config.prune.sparsity:
+            prune = config.prune
+            pruner = make_pruner(
+                variables,
+                sparsity=prune.sparsity,
+                pattern=prune.pattern,
+                begin=round(prune.begin * plan.steps),
+                end=round(prune.end * plan.steps),
+            )
+    return Built(strategy, model, optimizer, variables, average, pruner)
+
+
+def _prepare_tensorflow(tf: Any, plan: TrainPlan, place: Place) -> None:
+    """Threads, memory and seeds; before anything is computed."""
+    if place.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(place.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(max(2, place.threads))
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+    tf.random.set_seed(plan.config.seed)
+
+
+def _make_model(plan: TrainPlan) -> TrainableModel:
+    if plan.config.model is None:
+        return OdApiModel(plan.pipeline_message(), precision=plan.config.precision)
+    module, colon, name = plan.config.model.partition(":")
+    try:
+        make = getattr(importlib.import_module(module), name) if colon else None
+    except ImportError as error:
+        raise ConfigError(f"model {plan.config.model}: {module} does not import: {error}") from None
+    except AttributeError:
+        make = None
+    if make is None:
+        raise ConfigError(
+            f"model {plan.config.model!r}: expected my_package.module:build, where "
+            "build(num_classes) returns a TrainableModel (docs/training.md)"
+        )
+    model: TrainableModel = make(plan.num_classes)
+    return model
+
+
+def _make_optimizer(plan: TrainPlan) -> Any:
+    given = plan.config.optimizer
+    optimizer = make_optimizer(
+        given.kind,
+        momentum=given.momentum,
+        nesterov=given.nesterov,
+        weight_decay=given.weight_decay,
+        pipeline=plan.pipeline_message(),
+    )
+    return loss_scaled(optimizer) if plan.config.precision == "float16" else optimizer
+
+
+def build_schedule(plan: TrainPlan, world: int) -> Schedule:
+    """The learning rate by step; without a rate of its own, the one the OD API's tuned configs
+    imply for the optimizer and the global batch."""
+    given = plan.config.schedule
+    message = plan.pipeline_message()
+    if given.kind == "config":
+        return config_schedule(message)
+    rate = given.rate
+    if rate is None:
+        images = plan.batch_size * plan.config.batch.accumulate * world
+        rate = reference_rate(_optimizer_kind(plan.config, message), images)
+    return make_schedule(
+        "constant" if given.kind == "plateau" else given.kind,
+        rate,
+        plan.steps,
+        given.warmup_share,
+        final_share=given.final_share,
+        milestones=given.milestones,
+        factor=given.factor,
+        cycles=given.cycles,
+    )
+
+
+def _optimizer_kind(config: TrainConfig, message: Any) -> str:
+    """Its name in the OD API."""
+    named = {"momentum": "momentum_optimizer", "rmsprop": "rms_prop_optimizer"}
+    if config.optimizer.kind == "config":
+        return str(message.train_config.optimizer.WhichOneof("optimizer"))
+    return named.get(config.optimizer.kind, "adam_optimizer")
+
+
+def start_weights(plan: TrainPlan, model: TrainableModel, scratch: Path) -> str:
+    """Fill the model from the checkpoint it starts from; what was done, for people.
+
+    Raises:
+        ConfigError, ModelError: the checkpoint does not fit.
+        NotFoundError: it is not there.
+    """
+    if plan.fine_tune is None:
+        return "random weights"
+    if not isinstance(model, OdApiModel):
+        tf = open_odapi().tf
+        prefix = _local_prefix(plan.fine_tune, plan.storage, scratch)
+        tf.train.Checkpoint(model=model.trackable).read(prefix).expect_partial()
+        return f"weights of {plan.fine_tune}"
+    given = plan.config.fine_tune
+    kind: str = given.kind
+    if kind == "config":
+        kind = plan.pipeline_message().train_config.fine_tune_checkpoint_type or "detection"
+    old = coco_labels()
+    if given.labels is not None:
+        old = parse_model_labels(plan.storage.read_bytes(given.labels).decode(), given.labels)
+    text = builtin_mapping_text(given.mapping)
+    if text is None:
+        text = plan.storage.read_bytes(given.mapping).decode()
+    report = restore_for_finetuning(
+        model,
+        _local_prefix(plan.fine_tune, plan.storage, scratch),
+        kind,
+        old_labels=old,
+        new_labels=plan.labels,
+        renames=parse_mapping(text, given.mapping),
+    )
+    return report.to_text()
+
+
+def _local_prefix(prefix: str, storage: Storage, scratch: Path) -> str:
+    """The checkpoint's prefix on this machine."""
+    if not is_remote(prefix):
+        return prefix
+    folder = scratch / "start"
+    folder.mkdir(parents=True, exist_ok=True)
+    for info in storage.list_files(f"{prefix}.*"):
+        storage.download_file(info.uri, folder / info.uri.rpartition("/")[2])
+    return str(folder / prefix.rpartition("/")[2])

@@ -1,0 +1,170 @@
+"""Checkpoints of a run: last/ to go on from, best/ to export; local or s3://.
+
+    last/ckpt-120.index, .data-00000-of-00001, checkpoint    readable by the OD API's own tools
+    last/state.json                                          written last: it makes the others count
+
+TensorFlow writes to a local folder; a thread carries the files to the run folder meanwhile, so that
+a slow store does not hold the steps up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from urbandet_ray.errors import NotFoundError, RunError
+from urbandet_ray.storage import Storage, join_uri
+
+LAST, BEST = "last", "best"
+STATE_NAME = "state.json"
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RestorePoint:
+    """A checkpoint on this machine: TensorFlow's prefix, and what else the run knew then."""
+
+    prefix: Path
+    state: State
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return int(self.state["step"])
+
+
+class RunCheckpoints:
+    """Saves and finds the checkpoints of one run; one an own thread carries away.
+
+    Args:
+        run_uri: the run folder.
+        scratch: a local folder of this worker's.
+        carries: whether this worker's files go to the run folder; with several workers all have to
+            save, since batch-norm averages are collected from each, and one carries.
+        keep: checkpoints left in last/.
+        beside: called in the same thread before a checkpoint counts, to bring logs along.
+    """
+
+    def __init__(
+        self,
+        run_uri: str,
+        storage: Storage,
+        scratch: Path,
+        *,
+        carries: bool,
+        keep: int = 2,
+        beside: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._run_uri = run_uri
+        self._storage = storage
+        self._scratch = scratch
+        self._carries = carries
+        self._keep = keep
+        self._beside = beside
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._under_way: Future[None] | None = None
+
+    def save(self, kind: str, checkpoint: Any, state: State) -> None:
+        """Write a tf.train.Checkpoint; returns when it is on the local disk.
+
+        Waits for the one before to arrive first, so at most one is on its way.
+
+        Raises:
+            StorageError: the one before could not be carried to the run folder.
+        """
+        self.wait()
+        folder = self._scratch / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"ckpt-{state['step']}"
+        checkpoint.save_counter  # noqa: B018 - makes it: the OD API's exporter looks for one
+        checkpoint.write(str(folder / name))
+        if self._carries:
+            self._under_way = self._thread.submit(self._carry, kind, folder, name, state)
+        else:
+            _remove(folder, name)
+
+    def wait(self) -> None:
+        """Until what was saved has arrived.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
+
+    def close(self) -> None:
+        """Wait, and end the thread."""
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+
+    def restore_point(self, kind: str = LAST) -> RestorePoint | None:
+        """The newest whole checkpoint, brought to this machine; None where there is none."""
+        return fetch_checkpoint(self._run_uri, kind, self._storage, self._scratch / "restored")
+
+    def _carry(self, kind: str, folder: Path, name: str, state: State) -> None:
+        uri = join_uri(self._run_uri, kind)
+        for path in sorted(folder.glob(f"{name}.*")):
+            self._storage.upload_file(path, join_uri(uri, path.name))
+        index = f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n'
+        self._storage.write_bytes(join_uri(uri, "checkpoint"), index.encode())
+        self._beside()
+        text = json.dumps({**state, "checkpoint": name}, indent=1, sort_keys=True) + "\n"
+        self._storage.write_bytes(join_uri(uri, STATE_NAME), text.encode())
+        _remove(folder, name)
+        self._prune(uri, self._keep if kind == LAST else 1)
+
+    def _prune(self, uri: str, keep: int) -> None:
+        """Delete all but the newest; what a killed try left half written goes with them."""
+        files: dict[int, list[str]] = {}
+        for info in self._storage.list_files(uri):
+            stem, dash, number = PurePosixPath(info.uri).name.partition(".")[0].partition("-")
+            if stem == "ckpt" and dash and number.isdigit():
+                files.setdefault(int(number), []).append(info.uri)
+        for step in sorted(files)[: -max(keep, 1)]:
+            for old in files[step]:
+                self._storage.delete(old)
+
+
+def fetch_checkpoint(
+    run_uri: str, kind: str, storage: Storage, folder: Path
+) -> RestorePoint | None:
+    """Bring a run's checkpoint to a local folder, with TensorFlow's `checkpoint` file beside it.
+
+    Returns:
+        None where the run has no such checkpoint.
+
+    Raises:
+        RunError: its files are not all there.
+        StorageError: it cannot be read.
+    """
+    uri = join_uri(run_uri, kind)
+    try:
+        state = json.loads(storage.read_bytes(join_uri(uri, STATE_NAME)))
+    except NotFoundError:
+        return None
+    name = state["checkpoint"]
+    local = folder / kind
+    local.mkdir(parents=True, exist_ok=True)
+    found = list(storage.list_files(join_uri(uri, f"{name}.*")))
+    if len(found) < 2:
+        raise RunError(
+            f"{join_uri(uri, name)} lacks its index or data file: the run folder was changed by "
+            "hand; delete its state.json to start from the beginning"
+        )
+    for info in found:
+        storage.download_file(info.uri, local / PurePosixPath(info.uri).name)
+    (local / "checkpoint").write_text(f'model_checkpoint_path: "{name}"\n', "utf-8")
+    return RestorePoint(local / name, state)
+
+
+def _remove(folder: Path, name: str) -> None:
+    for path in folder.glob(f"{name}.*"):
+        path.unlink()

@@ -1,0 +1,61 @@
+"""All that a worker needs to know of a run; small enough to travel to every one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from urbandet_ray.config.training import TrainConfig
+from urbandet_ray.labels import LabelMap
+from urbandet_ray.models.odapi import parse_pipeline_config
+from urbandet_ray.records.sources import Source
+from urbandet_ray.storage import Storage, join_uri
+
+PIPELINE_NAME, LABELS_NAME, DONE_NAME = "pipeline.config", "label_map.pbtxt", "result.json"
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """One training run, resolved: nothing is left to the defaults.
+
+    Attributes:
+        run_uri: the run folder.
+        config: as given.
+        pipeline: text of the pipeline.config as it is trained; None for a model of the user's own.
+        labels: the data's classes.
+        train, val: where frames are read from.
+        steps: optimizer steps of the whole run.
+        batch_size: images a worker computes at a time.
+        evaluate_every, checkpoint_every: steps.
+        clip_norm: gradients are scaled down to this global norm; 0 is off.
+        fine_tune: prefix of the checkpoint to start from, local or s3://; None is random weights.
+    """
+
+    run_uri: str
+    storage: Storage
+    config: TrainConfig
+    pipeline: str | None
+    labels: LabelMap
+    train: tuple[Source, ...]
+    val: tuple[Source, ...]
+    steps: int
+    batch_size: int
+    evaluate_every: int
+    checkpoint_every: int
+    clip_norm: float
+    fine_tune: str | None
+
+    @property
+    def num_classes(self) -> int:
+        """Highest class id."""
+        return max(self.labels.names)
+
+    def path(self, *parts: str) -> str:
+        """URI of a file in the run folder."""
+        return join_uri(self.run_uri, *parts)
+
+    def pipeline_message(self) -> Any:
+        """The pipeline.config as a message; None for a model of the user's own."""
+        if self.pipeline is None:
+            return None
+        return parse_pipeline_config(self.pipeline, self.path(PIPELINE_NAME))

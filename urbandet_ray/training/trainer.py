@@ -1,0 +1,163 @@
+"""Starts the workers under Ray Train, watches them, and says how the run ended."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import Any
+
+from urbandet_ray.errors import RunError, UrbandetError
+from urbandet_ray.training.plan import TrainPlan
+
+_LOOK_EVERY_S = 0.5
+_LINES_OF_A_FAILURE = 12
+
+
+def run_workers(plan: TrainPlan, on_notice: Callable[[dict[str, Any]], None]) -> None:
+    """Train with the plan's workers on the Ray that is initialised; returns when they are done.
+
+    Lost workers are made up for, as often as the plan allows.
+
+    Args:
+        on_notice: gets the entries of metrics.jsonl as they are written, and {"kind": "start"}
+            each time the workers begin.
+
+    Raises:
+        RunError: a worker's message to the person who started the run, or too many workers lost.
+    """
+    import ray
+
+    notices = _notices_class().options(num_cpus=0).remote()
+    ended = threading.Event()
+    outcome: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            _trainer(plan, notices).fit()
+        except BaseException as error:
+            outcome.append(error)
+        finally:
+            ended.set()
+
+    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    thread.start()
+    failure: str | None = None
+    while True:
+        last = ended.wait(_LOOK_EVERY_S)
+        with contextlib.suppress(ray.exceptions.RayError):
+            for notice in ray.get(notices.take.remote()):
+                if notice["kind"] == "failure":
+                    failure = failure or notice["text"]
+                on_notice(notice)
+        if last:
+            break
+    thread.join()
+    if failure is not None:
+        raise RunError(failure)
+    if outcome:
+        raise RunError(_explain(outcome[0], plan)) from None
+
+
+def _trainer(plan: TrainPlan, notices: Any) -> Any:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.tensorflow import TensorflowTrainer
+
+    workers = plan.config.workers
+    resources: dict[str, float] = {"CPU": cpus_a_worker(plan)}
+    if workers.gpus:
+        resources["GPU"] = workers.gpus
+    count: int | tuple[int, int] = workers.count
+    if workers.min is not None and workers.min < workers.count:
+        count = (workers.min, workers.count)
+    return TensorflowTrainer(
+        train_on_worker,
+        train_loop_config={"plan": plan, "notices": notices},
+        scaling_config=ScalingConfig(
+            num_workers=count, use_gpu=bool(workers.gpus), resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=PurePosixPath(plan.run_uri).name or "run",
+            storage_path=tempfile.mkdtemp(prefix="urbandet-train-"),  # checkpoints are ours
+            failure_config=FailureConfig(max_failures=workers.max_failures),
+        ),
+    )
+
+
+def cpus_a_worker(plan: TrainPlan) -> int:
+    """Cores of one worker: as asked for, else its part of the smallest node's."""
+    import ray
+
+    if plan.config.workers.cpus:
+        return plan.config.workers.cpus
+    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    room = sum(nodes)
+    return max(1, min(int(max(nodes, default=1)), int(room // plan.config.workers.count)))
+
+
+def train_on_worker(settings: dict[str, Any]) -> None:
+    """What Ray Train runs in each worker's process."""
+    import ray
+    import ray.train
+
+    from urbandet_ray.training.loop import train
+    from urbandet_ray.training.place import Place
+
+    plan, notices = settings["plan"], settings["notices"]
+    if ray.get(notices.failed.remote()):
+        return  # a person has to mend it: trying again would only cost
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    place = Place(
+        rank=rank,
+        world=world,
+        threads=int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)),
+        notice=notices.post.remote,
+        report=ray.train.report,
+        reclaimed=lambda: ray.train.get_preemption_info() is not None,
+    )
+    if rank == 0:
+        place.notice({"kind": "start", "workers": world, "threads": place.threads})
+    try:
+        train(plan, place)
+    except UrbandetError as error:
+        ray.get(notices.post.remote({"kind": "failure", "text": str(error)}))
+        raise
+
+
+def _notices_class() -> Any:
+    import ray
+
+    @ray.remote
+    class Notices:
+        """Passes what the workers tell on to the driver."""
+
+        def __init__(self) -> None:
+            self._waiting: list[dict[str, Any]] = []
+            self._failed = False
+
+        def post(self, notice: dict[str, Any]) -> None:
+            self._failed = self._failed or notice["kind"] == "failure"
+            self._waiting.append(notice)
+
+        def take(self) -> list[dict[str, Any]]:
+            taken, self._waiting = self._waiting, []
+            return taken
+
+        def failed(self) -> bool:
+            return self._failed
+
+    return Notices
+
+
+def _explain(error: BaseException, plan: TrainPlan) -> str:
+    """The end of a worker's traceback: what a person needs of it is at its bottom."""
+    lines = [line for line in str(error).splitlines() if line.strip()][-_LINES_OF_A_FAILURE:]
+    return (
+        f"training stopped after {plan.config.workers.max_failures} lost workers "
+        f"(workers.max_failures). What the last one said:\n  "
+        + "\n  ".join(lines)
+        + f"\nThe run resumes from {plan.path('last')}: repeat the command when it is mended"
+    )
