@@ -1,6 +1,6 @@
 """Training as a Ray job.
 
-ray job submit --working-dir . -- python jobs/train.py configs/runs/train-mobilenet-320.yaml \
+ray job submit --working-dir . -- python jobs/train.py configs/runs/train-mobilenet-640.yaml \
     data=s3://bucket/waymo output=s3://bucket/runs/mobilenet workers.count=4 workers.gpus=1
 """
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from urbandet_ray.config import EvalConfig, InferConfig, VideoConfig, load_config
+from urbandet_ray.config import EvalConfig, InferConfig, TrainConfig, VideoConfig, load_config
 from urbandet_ray.config.loading import split_override
 from urbandet_ray.errors import ConfigError
 
@@ -80,7 +80,7 @@ def test_override_values_are_yaml() -> None:
 
 def test_every_committed_run_config_loads() -> None:
     """configs/runs/*.yaml never go stale; each opens with its command."""
-    kinds = {"infer": InferConfig, "eval": EvalConfig, "video": VideoConfig}
+    kinds = {"infer": InferConfig, "eval": EvalConfig, "video": VideoConfig, "train": TrainConfig}
     folder = Path(__file__).parent.parent.parent / "configs" / "runs"
     paths = sorted(folder.glob("*.yaml"))
     assert len(paths) >= len(kinds)
