@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from urbandet_ray.commands import evaluate as _evaluate
+from urbandet_ray.commands import export as _export
 from urbandet_ray.commands import infer as _infer
+from urbandet_ray.commands import train as _train
 from urbandet_ray.commands import video as _video
-from urbandet_ray.config import EvalConfig, InferConfig, VideoConfig, load_config
+from urbandet_ray.config import EvalConfig, InferConfig, TrainConfig, VideoConfig, load_config
+from urbandet_ray.storage import Storage
 
 
 def infer(input: str, output: str, **settings: Any) -> _infer.InferReport:
@@ -46,3 +49,33 @@ def make_video(run: str, output: str, **settings: Any) -> _video.VideoReport:
     return _video.make_video(
         load_config(VideoConfig, None, {"run": run, "output": output, **settings})
     )
+
+
+def train(data: str, output: str, **settings: Any) -> _train.TrainReport:
+    """Train on `data` (train/, val/ and label_map.pbtxt) into the run folder `output`; resumes.
+
+    Args:
+        data: local or s3://.
+        output: run folder; local or s3://.
+        settings: sections and keys of TrainConfig, e.g. pipeline="efficientdet_d1_640", steps=2000.
+
+    Raises:
+        UrbandetError: what is wrong, and what to do.
+    """
+    return _train.train(
+        load_config(TrainConfig, None, {"data": data, "output": output, **settings})
+    )
+
+
+def export(run: str, out: str | None = None, **settings: Any) -> _export.ExportReport:
+    """Export a training run's best checkpoint as the OD API's SavedModel, or as TFLite.
+
+    Args:
+        run: run folder of a training; local or s3://.
+        out: folder; None is exports/ in the run folder.
+        settings: `format` (savedmodel, tflite), `checkpoint` (best, last), `storage`.
+
+    Raises:
+        UrbandetError: no such run, no checkpoint yet, or a format that does not fit.
+    """
+    return _export.export(run, out=out, **{"storage": Storage(), **settings})

@@ -138,6 +138,7 @@ class Worker:
         """Go back to the last checkpoint at a lower rate; False where the plan has no more."""
         given, done = self.plan.config.divergence, self.judgement.rollbacks
         self.checkpoints.wait()
+        self.place.report({"step": step})  # a barrier: the first worker's checkpoint has arrived
         point = self.checkpoints.restore_point()
         if given.action != "rollback" or done >= given.rollbacks or point is None:
             return False
