@@ -184,12 +184,13 @@ def test_precisions_that_do_not_work(precision: Precision, said: str) -> None:
 
 @pytest.fixture(scope="module")
 def mask_model() -> OdApiModel:
-    """A Faster R-CNN with a mask head at 128 px and few proposals."""
+    """A Faster R-CNN with a mask head at 128 px, and proposals enough to meet a box by chance."""
     config = odapi.read_pipeline_config(model_config_path("mask_rcnn_inception_resnet_v2_640"))
     rcnn = config.model.faster_rcnn
     rcnn.feature_extractor.type = "faster_rcnn_resnet50_keras"
-    rcnn.number_of_stages, rcnn.first_stage_max_proposals = 3, 16
-    rcnn.second_stage_batch_size = 8
+    rcnn.number_of_stages, rcnn.first_stage_max_proposals = 3, 200
+    rcnn.first_stage_nms_iou_threshold = 0.95  # untrained scores must not thin them out
+    rcnn.second_stage_batch_size = 64
     size = rcnn.image_resizer.keep_aspect_ratio_resizer
     size.min_dimension = size.max_dimension = 128
     made = OdApiModel(config)
