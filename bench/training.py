@@ -5,16 +5,25 @@
 Both are built in one process and take turns, some steps each, since timings on shared machines only
 compare as ratios. Theirs is model_lib_v2.eager_train_step in a tf.function over inputs.train_input,
 what its train_loop runs; ours is the step and the input of `urbandet train`. About 5 minutes on 2
-cores with the default model. Also measured: the share of our steps spent waiting for input, and the
-input alone against what the steps take.
+cores with the default model. Also measured: the share of our steps spent waiting for input, the
+input alone against what the steps take, and what a checkpoint to S3 (moto, over HTTP on loopback,
+on the same cores) adds to the step it is made behind and to those while it is carried away.
+
+Several --pipeline may follow each other; each is a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +31,8 @@ import numpy as np
 
 from urbandet_ray.config import TrainConfig, load_config
 from urbandet_ray.models.odapi import open_odapi, parse_pipeline_config
-from urbandet_ray.storage import Storage
+from urbandet_ray.storage import S3Options, Storage
+from urbandet_ray.training.checkpoints import LAST, RunCheckpoints
 from urbandet_ray.training.feed import Feed
 from urbandet_ray.training.odapi_model import OdApiModel
 from urbandet_ray.training.optimizers import make_optimizer
@@ -32,6 +42,14 @@ from urbandet_ray.training.planning import plan_run
 from urbandet_ray.training.step import make_step
 
 RATE = 1e-4
+S3_PORT = 5123
+BARS = {
+    "ratio": ("our step / the OD API's", "<= 1.00"),
+    "input_wait": ("share of a step waiting for input", "<= 0.03"),
+    "input_over_step": ("input alone / what the model takes", ">= 4"),
+    "checkpoint_stall": ("checkpoint to S3, added to its step", "<= 0.10"),
+    "checkpoint_beside": ("the same, to steps while it is carried", ""),
+}
 
 
 def their_steps(plan: TrainPlan) -> Callable[[], float]:
@@ -70,54 +88,98 @@ def their_steps(plan: TrainPlan) -> Callable[[], float]:
     return timed
 
 
-def our_steps(plan: TrainPlan, threads: int) -> tuple[Callable[[], tuple[float, float]], Feed]:
-    """A function that makes one step our way: its seconds, and those spent waiting for input."""
-    tf = open_odapi().tf
-    model = OdApiModel(plan.pipeline_message())
-    model.build(plan.batch_size)
-    optimizer = make_optimizer("momentum")
-    optimizer.learning_rate.assign(RATE)
-    step = make_step(
-        model,
-        optimizer,
-        model.trainable_variables,
-        tf.distribute.get_strategy(),
-        clip_norm=plan.clip_norm,
-    )
-    feed = Feed(plan, Place(threads=threads), model)
-    batches = iter(feed.batches(0))
+class OurSteps:
+    """Steps our way, one a call."""
 
-    def timed() -> tuple[float, float]:
+    def __init__(self, plan: TrainPlan, threads: int) -> None:
+        tf = open_odapi().tf
+        self._model = OdApiModel(plan.pipeline_message())
+        self._model.build(plan.batch_size)
+        self._optimizer = make_optimizer("momentum")
+        self._optimizer.learning_rate.assign(RATE)
+        self._step = make_step(
+            self._model,
+            self._optimizer,
+            self._model.trainable_variables,
+            tf.distribute.get_strategy(),
+            clip_norm=plan.clip_norm,
+        )
+        self.feed = Feed(plan, Place(threads=threads), self._model)
+        self._batches = iter(self.feed.batches(0))
+
+    def __call__(self) -> tuple[float, float]:
+        """One step: its seconds, and those spent waiting for input."""
         begin = time.perf_counter()
-        batch = next(batches)
+        batch = next(self._batches)
         waited = time.perf_counter() - begin
-        step([batch]).figures()
+        self._step([batch]).figures()
         return time.perf_counter() - begin, waited
 
-    return timed, feed
+    def checkpoint(self) -> Any:
+        """What a run saves: model and optimizer."""
+        return open_odapi().tf.train.Checkpoint(
+            model=self._model.trackable, optimizer=self._optimizer
+        )
 
 
-def main() -> None:
-    """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--pipeline", default="ssd_mobilenet_v2_fpnlite_320")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=8, help="of each, a round")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, default=Path("bench/results/training.json"))
-    options = parser.parse_args()
+@contextmanager
+def s3_server() -> Iterator[Storage]:
+    """An S3 server over HTTP on loopback with a bucket `bench`."""
+    import boto3
+
+    url = f"http://127.0.0.1:{S3_PORT}"
+    os.environ |= {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench"}
+    os.environ |= {"AWS_DEFAULT_REGION": "us-east-1"}
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-p", str(S3_PORT)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(url).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        boto3.client("s3", endpoint_url=url).create_bucket(Bucket="bench")
+        yield Storage(S3Options(endpoint_url=url))
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def checkpoint_costs(ours: OurSteps, rounds: int) -> tuple[list[float], list[float]]:
+    """What a checkpoint adds to a step as a share of it: to its own, and to the three behind."""
+    own, beside = [], []
+    with s3_server() as storage, tempfile.TemporaryDirectory() as scratch:
+        saver = RunCheckpoints("s3://bench/run", storage, Path(scratch), carries=True)
+        whole = ours.checkpoint()
+        saver.save(LAST, whole, {"step": 0})  # the first one connects
+        saver.wait()
+        for number in range(1, rounds + 1):
+            plain = float(np.median([ours()[0] for _ in range(4)]))
+            begin = time.perf_counter()
+            saver.save(LAST, whole, {"step": number})
+            own.append((time.perf_counter() - begin) / plain)
+            beside.append(float(np.median([ours()[0] for _ in range(3)])) / plain - 1)
+            saver.wait()
+        saver.close()
+    return own, beside
+
+
+def measure(options: argparse.Namespace, pipeline: str) -> dict[str, Any]:
+    """Everything about one model."""
     settings = {
         "output": "unused",
         "data": str(Path(options.data).absolute()),
-        "pipeline": options.pipeline,
+        "pipeline": pipeline,
         "steps": 100,
         "batch.per_worker": options.batch,
         "fine_tune.checkpoint": "",
     }
     plan = plan_run(load_config(TrainConfig, None, settings), Storage()).plan
-    theirs, (ours, feed) = their_steps(plan), our_steps(plan, options.threads)
+    theirs, ours = their_steps(plan), OurSteps(plan, options.threads)
     for _ in range(3):  # tracing, and the first batches
         theirs(), ours()
     ratios, waits, seconds = [], [], []
@@ -128,24 +190,58 @@ def main() -> None:
         ratios.append(our_s / their_s)
         waits.append(sum(waited for _, waited in taken) / our_s)
         seconds.append(our_s / options.steps)
-        print(f"ours / theirs {ratios[-1]:.3f}, waiting {waits[-1]:.1%}", flush=True)
-    batches, count = iter(feed.batches(0)), 40
+        print(f"{pipeline}: ours / theirs {ratios[-1]:.3f}, waiting {waits[-1]:.1%}", flush=True)
+    own, beside = checkpoint_costs(ours, options.rounds)
+    batches, count = iter(ours.feed.batches(0)), 40
     next(batches)
     begin = time.perf_counter()
     for _ in range(count):
         next(batches)
     alone = count * options.batch / (time.perf_counter() - begin)
-    results = {
-        "pipeline": options.pipeline,
+    return {
         "batch": options.batch,
         "ratios": ratios,
         "ratio": float(np.median(ratios)),
-        "input_wait": float(np.median(waits)),
         "step_s": float(np.median(seconds)),
+        "input_wait": float(np.median(waits)),
         "input_alone_images_per_s": alone,
         "input_over_step": alone * float(np.median(seconds)) / options.batch,
+        "checkpoint_stalls": own,
+        "checkpoint_stall": float(np.median(own)),
+        "checkpoint_beside": float(np.median(beside)),
     }
-    print(json.dumps(results, indent=1))
+
+
+def report(results: dict[str, dict[str, Any]]) -> None:
+    """The table."""
+    print(f"\n{'figure':42}{'bar':>8}" + "".join(f"{name:>34}" for name in results))
+    for key, (text, bar) in BARS.items():
+        print(f"{text:42}{bar:>8}" + "".join(f"{one[key]:34.3f}" for one in results.values()))
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--pipeline", nargs="+", default=["ssd_mobilenet_v2_fpnlite_320"])
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=8, help="of each, a round")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path, default=Path("bench/results/training.json"))
+    options = parser.parse_args()
+    results = {}
+    if len(options.pipeline) == 1:
+        results = {options.pipeline[0]: measure(options, options.pipeline[0])}
+    for pipeline in options.pipeline if not results else ():
+        with tempfile.TemporaryDirectory() as folder:
+            part = Path(folder, "part.json")
+            again = ["--pipeline", pipeline, "--json", str(part), "--data", options.data]
+            for name in ("batch", "rounds", "steps", "threads"):
+                again += [f"--{name}", str(getattr(options, name))]
+            subprocess.run([sys.executable, __file__, *again], check=True)
+            results |= json.loads(part.read_text())
+    report(results)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(results, indent=1) + "\n")
 
