@@ -35,7 +35,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -183,7 +185,8 @@ def touch_memory() -> float:
 
 def in_own_process(records: Path, run: Path, model: Sequence[str]) -> dict:
     """Run `run_pipeline` in a fresh interpreter."""
-    page_us = touch_memory()
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # a child inherits its peak memory
+        page_us = pool.submit(touch_memory).result()
     command = [sys.executable, __file__, "--run", str(records), str(run), *model]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

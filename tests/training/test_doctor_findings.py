@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 
 from urbandet_ray.commands.doctor import Diagnosis, diagnose
-from urbandet_ray.errors import ConfigError, InputError
+from urbandet_ray.errors import ConfigError
 from urbandet_ray.training.doctor.examine import corrected
 from urbandet_ray.training.doctor.findings import Finding
 
 pytestmark = pytest.mark.train
 
 Doctor = Callable[..., Diagnosis]
-Write = Callable[..., None]
 COSINE = "train_config.optimizer.momentum_optimizer.learning_rate.cosine_decay_learning_rate"
 COSINE_TEXT = """cosine_decay_learning_rate {
           learning_rate_base: 0.00125
@@ -313,50 +312,6 @@ def test_adam_has_a_reference_of_its_own(doctor: Doctor) -> None:
     assert "is 10 times too high (square root" in only(doctor(*changes), "learning-rate-high").what
 
 
-def test_ids_beyond_num_classes(doctor: Doctor, data: Path, write_segment: Write) -> None:
-    """A gap pushes a class out of the one-hot vector: its boxes are counted, the remap offered."""
-    (data / "label_map.pbtxt").write_text(
-        "item { id: 1 name: 'vehicle' } item { id: 2 name: 'pedestrian' } "
-        "item { id: 4 name: 'cyclist' }"
-    )
-    for name in ("train/one", "train/two", "val/three"):
-        write_segment(data / f"{name}.tfrecord", class_ids=(1, 2, 4))
-    found = doctor()
-    finding = only(found, "id-beyond-num-classes")
-    assert finding.severity == "error"
-    assert "ids 1, 2, 4: cyclist (8 boxes) becomes a one-hot vector of zeros" in finding.what
-    assert "counts it as vehicle" in finding.what
-    assert "num_classes: 4, or renumber without gaps (4 to 3)" in finding.fix
-    assert corrected(found.examination)[0].model.ssd.num_classes == 4
-    assert "id-beyond-num-classes" not in codes(doctor(("num_classes: 3", "num_classes: 4")))
-    assert "label-map-gap" in codes(doctor(("num_classes: 3", "num_classes: 4")))
-
-
-def test_ids_the_label_map_does_not_know(doctor: Doctor, data: Path) -> None:
-    """Boxes of a class that has no name."""
-    (data / "label_map.pbtxt").write_text(
-        "item { id: 1 name: 'vehicle' } item { id: 2 name: 'pedestrian' }"
-    )
-    errors = [one for one in doctor().findings if one.code == "class-not-in-label-map"]
-    assert [one.place for one in errors] == [
-        "train_input_reader.label_map_path",
-        "eval_input_reader.label_map_path",
-    ]
-    assert "8 boxes" in errors[0].what
-    assert "class id 3 (cyclist), the label map has 1, 2" in errors[0].what
-
-
-def test_rare_and_absent_classes(doctor: Doctor, data: Path, write_segment: Write) -> None:
-    """A class of 1 in 81 boxes, one without any, and one that validation never shows."""
-    write_segment(data / "train/one.tfrecord", frames=40, class_ids=(1, 1))
-    write_segment(data / "train/two.tfrecord", frames=1, class_ids=(2,))
-    write_segment(data / "val/three.tfrecord", class_ids=(1,))
-    found = doctor()
-    assert "pedestrian has 1 of 81 training boxes (1.23%)" in only(found, "rare-class").what
-    assert "cyclist is in the label map" in only(found, "class-without-boxes").what
-    assert "no validation box is a pedestrian" in only(found, "class-not-in-val").what
-
-
 def test_two_augmentations_in_one_block(doctor: Doctor, tmp_path: Path) -> None:
     """The OD API's parser refuses the file; the doctor takes the steps apart."""
     found = doctor(
@@ -392,22 +347,3 @@ def test_what_is_no_pipeline_config(doctor: Doctor, change: tuple[str, str], mes
         doctor(change)
     assert "\n" not in str(caught.value)
     assert "pipeline.config:" in str(caught.value)
-
-
-def test_data_folder_takes_the_place_of_the_paths(doctor: Doctor, data: Path) -> None:
-    """What the file names is then only noted, and the fix writes the folder's paths."""
-    elsewhere = [("{data}", "/nowhere")] * 4
-    assert codes(doctor(*elsewhere)).count("path-missing") == 4
-    found = doctor(*elsewhere, data=str(data))
-    assert codes(found).count("path-replaced") == 4
-    assert not found.has_errors
-    reader = corrected(found.examination)[0].eval_input_reader[0]
-    assert reader.tf_record_input_reader.input_path[0] == f"{data}/val/*.tfrecord"
-    assert reader.label_map_path == f"{data}/label_map.pbtxt"
-
-
-def test_empty_data_folder(doctor: Doctor, tmp_path: Path) -> None:
-    """A mistake in the command is not a finding."""
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty folder: expected train/ and val/"):
-        doctor(data=str(tmp_path / "empty"))

@@ -134,6 +134,34 @@ def test_broken_checkpoint(doctor: Doctor, tmp_path: Path, content: bytes) -> No
     assert list(checkpoint_findings(found)) == ["checkpoint-unreadable"]
 
 
+def test_checkpoint_of_tensorflow_1(doctor: Doctor, tmp_path: Path) -> None:
+    """Its variables have names alone, and nothing of an object graph."""
+    tf = open_odapi().tf
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        weight = tf.compat.v1.get_variable("weight", [2])
+        session.run(weight.initializer)
+        tf.compat.v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+    found = doctor((NO_CHECKPOINT, f'fine_tune_checkpoint: "{tmp_path}/model.ckpt"'))
+    assert list(checkpoint_findings(found)) == ["checkpoint-of-tf1"]
+    assert found.has_errors
+
+
+def test_a_model_that_does_not_build(doctor: Doctor, tmp_path: Path) -> None:
+    """What the OD API says of it becomes a finding."""
+    tf = open_odapi().tf
+    model = tf.Module()
+    model._feature_extractor = tf.Module()
+    model._feature_extractor.weight = tf.Variable([1.0])
+    tf.train.Checkpoint(model=model).write(str(tmp_path / "ckpt-0"))
+    found = doctor(
+        (NO_CHECKPOINT, f'fine_tune_checkpoint: "{tmp_path}/ckpt-0"'),
+        ("unmatched_threshold: 0.5", "unmatched_threshold: 0.9"),
+    )
+    (finding,) = [one for one in found.findings if one.code == "model-does-not-build"]
+    assert finding.severity == "error"
+    assert "unmatched_threshold" in finding.what
+
+
 FASTER_RCNN = "alexbababu_faster_rcnn_resnet50.config"
 PEOPLE = {
     "udacity_cd2688_efficientdet_d1.config": {
@@ -202,3 +230,20 @@ def test_faster_rcnn_checkpoint_of_its_own(realdata: Path, tmp_path: Path) -> No
     path = tmp_path / "pipeline.config"
     path.write_text(text.replace('"checkpoint/ckpt-0"', f'"{tmp_path}/ckpt-0"'))
     assert checkpoint_findings(diagnose(path)) == {}
+
+
+@pytest.mark.realdata
+def test_overlap_with_the_anchors_of_two_stages(realdata: Path) -> None:
+    """Faster R-CNN's grid, against every anchor the OD API lays."""
+    case = diagnose(realdata / "configs" / FASTER_RCNN).examination.case
+    builder = importlib.import_module("object_detection.builders.anchor_generator_builder")
+    generator = builder.build(case.model.first_stage_anchor_generator)
+    (made,) = generator.generate([(40, 40)])
+    laid = made.get().numpy()[:, [1, 0, 3, 2]].astype(np.float32)
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 500, (50, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(8, 140, (50, 2))], axis=1)
+    wanted = iou_matrix(boxes.astype(np.float32), laid).max(axis=1)
+    anchors = anchors_of(case)
+    assert anchors is not None
+    assert np.allclose(best_ious(boxes, anchors, (640, 640)), wanted, atol=1e-4)

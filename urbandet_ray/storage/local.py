@@ -18,6 +18,7 @@ from urbandet_ray.storage.options import FileInfo
 from urbandet_ray.storage.uris import glob_regex, has_glob, split_glob
 
 _COPY_BYTES = 1 << 20
+_TO_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 _UNFINISHED = re.compile(r"\..*\.[0-9a-f]{12}\.tmp")
 
 
@@ -105,17 +106,24 @@ def write_bytes(path: Path, data: bytes, *, if_absent: bool, if_version: str | N
 
 
 def write_in_place(path: Path, data: bytes) -> None:
-    """Write without a temporary file; see Storage.write_provisional."""
-    with _translated("write", path):
+    """Write without a temporary file; see Storage.write_provisional.
+
+    Once a frame: the system's own calls take half the time of a Python file.
+    """
+    try:
         try:
-            stream = path.open("wb", buffering=0)
+            file = os.open(path, _TO_WRITE, 0o666)
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
-            stream = path.open("wb", buffering=0)
-        with stream:
+            file = os.open(path, _TO_WRITE, 0o666)
+        try:
             rest = memoryview(data)
             while rest:
-                rest = rest[stream.write(rest) :]
+                rest = rest[os.write(file, rest) :]
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise _translation("write", path, error) from error
 
 
 def copy_in(source: IO[bytes], path: Path) -> None:
@@ -199,19 +207,24 @@ def _folder_lock(folder: Path) -> Iterator[None]:
 def _translated(action: str, path: Path) -> Iterator[None]:
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFoundError(f"{path} does not exist (tried to {action} it)") from error
-    except PermissionError as error:
-        raise AccessError(
-            f"not allowed to {action} {path}: user id {os.geteuid()} lacks the file permission"
-        ) from error
-    except IsADirectoryError as error:
-        raise StorageError(f"{path} is a folder, expected a file") from error
     except OSError as error:
-        hint = {
-            errno.ENOSPC: ": free some space on that disk",
-            errno.EDQUOT: ": the quota is used up",
-            errno.EROFS: ": the disk is mounted read-only",
-        }.get(error.errno or 0, "")
-        reason = re.sub(r"\s+", " ", error.strerror or str(error))
-        raise StorageError(f"cannot {action} {path}: {reason}{hint}") from error
+        raise _translation(action, path, error) from error
+
+
+def _translation(action: str, path: Path, error: OSError) -> StorageError:
+    """The error that says what to do."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return NotFoundError(f"{path} does not exist (tried to {action} it)")
+    if isinstance(error, PermissionError):
+        return AccessError(
+            f"not allowed to {action} {path}: user id {os.geteuid()} lacks the file permission"
+        )
+    if isinstance(error, IsADirectoryError):
+        return StorageError(f"{path} is a folder, expected a file")
+    hint = {
+        errno.ENOSPC: ": free some space on that disk",
+        errno.EDQUOT: ": the quota is used up",
+        errno.EROFS: ": the disk is mounted read-only",
+    }.get(error.errno or 0, "")
+    reason = re.sub(r"\s+", " ", error.strerror or str(error))
+    return StorageError(f"cannot {action} {path}: {reason}{hint}")

@@ -77,7 +77,7 @@ class RunFolder:
 
     def frame_uri(self, source: str, index: int) -> str:
         """URI of an annotated frame."""
-        return self.path("frames", source, f"{index:06d}.jpg")
+        return f"{self.path('frames', source)}/{index:06d}.jpg"
 
     def manifest(self) -> dict[str, Any]:
         """run.json of an existing run.

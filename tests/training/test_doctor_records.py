@@ -1,0 +1,121 @@
+"""What the doctor finds in the records beside a config: classes, sizes, paths."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from urbandet_ray.commands.doctor import Diagnosis
+from urbandet_ray.errors import InputError
+from urbandet_ray.frames import Frame, Truth
+from urbandet_ray.records.images import encode_jpeg
+from urbandet_ray.records.writer import write_frames
+from urbandet_ray.training.doctor.examine import corrected
+from urbandet_ray.training.doctor.findings import Finding
+
+pytestmark = pytest.mark.train
+
+Doctor = Callable[..., Diagnosis]
+Write = Callable[..., None]
+FIXED_SIZE = "fixed_shape_resizer { height: 320 width: 320 }"
+ANY_SIZE = "keep_aspect_ratio_resizer { min_dimension: 320 max_dimension: 320 }"
+
+
+def codes(found: Diagnosis) -> list[str]:
+    """Codes of the findings, in their order."""
+    return [finding.code for finding in found.findings]
+
+
+def only(found: Diagnosis, code: str) -> Finding:
+    """The one finding with a code."""
+    (finding,) = [finding for finding in found.findings if finding.code == code]
+    return finding
+
+
+def test_ids_beyond_num_classes(doctor: Doctor, data: Path, write_segment: Write) -> None:
+    """A gap pushes a class out of the one-hot vector: its boxes are counted, the remap offered."""
+    (data / "label_map.pbtxt").write_text(
+        "item { id: 1 name: 'vehicle' } item { id: 2 name: 'pedestrian' } "
+        "item { id: 4 name: 'cyclist' }"
+    )
+    for name in ("train/one", "train/two", "val/three"):
+        write_segment(data / f"{name}.tfrecord", class_ids=(1, 2, 4))
+    found = doctor()
+    finding = only(found, "id-beyond-num-classes")
+    assert finding.severity == "error"
+    assert "ids 1, 2, 4: cyclist (8 boxes) becomes a one-hot vector of zeros" in finding.what
+    assert "counts it as vehicle" in finding.what
+    assert "num_classes: 4, or renumber without gaps (4 to 3)" in finding.fix
+    assert corrected(found.examination)[0].model.ssd.num_classes == 4
+    assert "id-beyond-num-classes" not in codes(doctor(("num_classes: 3", "num_classes: 4")))
+    assert "label-map-gap" in codes(doctor(("num_classes: 3", "num_classes: 4")))
+
+
+def test_ids_the_label_map_does_not_know(doctor: Doctor, data: Path) -> None:
+    """Boxes of a class that has no name."""
+    (data / "label_map.pbtxt").write_text(
+        "item { id: 1 name: 'vehicle' } item { id: 2 name: 'pedestrian' }"
+    )
+    errors = [one for one in doctor().findings if one.code == "class-not-in-label-map"]
+    assert [one.place for one in errors] == [
+        "train_input_reader.label_map_path",
+        "eval_input_reader.label_map_path",
+    ]
+    assert "8 boxes" in errors[0].what
+    assert "class id 3 (cyclist), the label map has 1, 2" in errors[0].what
+
+
+def test_rare_and_absent_classes(doctor: Doctor, data: Path, write_segment: Write) -> None:
+    """A class of 1 in 81 boxes, one without any, and one that validation never shows."""
+    write_segment(data / "train/one.tfrecord", frames=40, class_ids=(1, 1))
+    write_segment(data / "train/two.tfrecord", frames=1, class_ids=(2,))
+    write_segment(data / "val/three.tfrecord", class_ids=(1,))
+    found = doctor()
+    assert "pedestrian has 1 of 81 training boxes (1.23%)" in only(found, "rare-class").what
+    assert "cyclist is in the label map" in only(found, "class-without-boxes").what
+    assert "no validation box is a pedestrian" in only(found, "class-not-in-val").what
+
+
+def test_data_folder_takes_the_place_of_the_paths(doctor: Doctor, data: Path) -> None:
+    """What the file names is then only noted, and the fix writes the folder's paths."""
+    elsewhere = [("{data}", "/nowhere")] * 4
+    assert codes(doctor(*elsewhere)).count("path-missing") == 4
+    found = doctor(*elsewhere, data=str(data))
+    assert codes(found).count("path-replaced") == 4
+    assert not found.has_errors
+    reader = corrected(found.examination)[0].eval_input_reader[0]
+    assert reader.tf_record_input_reader.input_path[0] == f"{data}/val/*.tfrecord"
+    assert reader.label_map_path == f"{data}/label_map.pbtxt"
+
+
+def test_empty_data_folder(doctor: Doctor, tmp_path: Path) -> None:
+    """A mistake in the command is not a finding."""
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty folder: expected train/ and val/"):
+        doctor(data=str(tmp_path / "empty"))
+
+
+def test_records_without_boxes(doctor: Doctor, data: Path, write_segment: Write) -> None:
+    """There is nothing to learn from them."""
+    for name in ("train/one", "train/two"):
+        write_segment(data / f"{name}.tfrecord", class_ids=())
+    finding = only(doctor(), "no-boxes")
+    assert finding.severity == "error"
+    assert finding.place.startswith("train_input_reader")
+
+
+def test_images_of_several_sizes_in_one_batch(doctor: Doctor, data: Path) -> None:
+    """A resizer that does not pad makes tensors that cannot be stacked."""
+    image = encode_jpeg(np.full((200, 320, 3), 90, np.uint8), 90)
+    truth = Truth.of([[20, 20, 80, 80]], [1], ("vehicle",))
+    frames = [Frame(f"flat-{n}", "flat", image, "jpeg", (320, 200), truth) for n in range(2)]
+    assert "unequal-images-in-batch" not in codes(doctor((FIXED_SIZE, ANY_SIZE)))
+    write_frames(frames, data / "train/flat.tfrecord")
+    assert "unequal-images-in-batch" not in codes(doctor())
+    found = doctor((FIXED_SIZE, ANY_SIZE))
+    finding = only(found, "unequal-images-in-batch")
+    assert finding.severity == "error"
+    assert finding.place.endswith("keep_aspect_ratio_resizer.pad_to_max_dimension")
+    resizer = corrected(found.examination)[0].model.ssd.image_resizer.keep_aspect_ratio_resizer
+    assert resizer.pad_to_max_dimension
