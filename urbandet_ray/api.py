@@ -73,9 +73,10 @@ def export(run: str, out: str | None = None, **settings: Any) -> _export.ExportR
     Args:
         run: run folder of a training; local or s3://.
         out: folder; None is exports/ in the run folder.
-        settings: `format` (savedmodel, tflite), `checkpoint` (best, last), `storage`.
+        settings: `format` (savedmodel, tflite), `checkpoint` (best, last), `weights` (float32,
+            bfloat16), `storage`.
 
     Raises:
-        UrbandetError: no such run, no checkpoint yet, or a format that does not fit.
+        UrbandetError: no such run, no checkpoint yet, or a setting that does not fit.
     """
     return _export.export(run, out=out, **{"storage": Storage(), **settings})

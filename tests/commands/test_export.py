@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from urbandet_ray.models.loading import ModelSpec, load_detector
 from urbandet_ray.models.shipped import SHIPPED_FOLDER
 from urbandet_ray.storage import Storage
 from urbandet_ray.training.odapi_model import OdApiModel
+from urbandet_ray.training.pruning import to_bfloat16
 
 # read while tests are collected, so before any of them imports TensorFlow into this process
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -29,6 +31,13 @@ def made_run(folder: Path) -> Path:
     config = tiny_ssd()
     model = OdApiModel(config)
     model.build(1)
+    draw = np.random.default_rng(0)
+    for weights in model.trainable_variables:
+        if len(weights.shape) == 4:  # by He's rule, or nothing of an image would reach the heads
+            inputs = weights.shape[0] * weights.shape[1] * weights.shape[2]
+            if "depthwise" in weights.name:
+                inputs //= weights.shape[2]
+            weights.assign(draw.normal(0, np.sqrt(2 / inputs), weights.shape))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "pipeline.config").write_text(str(config), "utf-8")
     (folder / "label_map.pbtxt").write_text(LABELS, "utf-8")
@@ -37,7 +46,7 @@ def made_run(folder: Path) -> Path:
     manager = tf.train.CheckpointManager(checkpoint, str(folder / "best"), max_to_keep=1)
     manager.save(checkpoint_number=7)
     (folder / "best" / "checkpoint").write_text('model_checkpoint_path: "/gone/best/ckpt-7"\n')
-    (folder / "best" / "state.json").write_text('{"step": 7, "map": 0.25}')
+    (folder / "best" / "state.json").write_text('{"step": 7, "mAP": 0.25}')
     return folder
 
 
@@ -53,7 +62,7 @@ def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exported") / "street"
     report = export(str(run), out=str(out), storage=Storage())
     assert report.model == str(out / "saved_model")
-    assert report.to_text().startswith(f"exported {run}/best/ckpt-7 (step 7, map 0.25)\n")
+    assert report.to_text().startswith(f"exported {run}/best/ckpt-7 (step 7, mAP 0.250)\n")
     return out
 
 
@@ -68,8 +77,81 @@ def test_marker_tells_what_it_is(exported: Path) -> None:
     """The model, the run's checkpoint and its state."""
     marker = json.loads((exported / "export.json").read_text())
     assert (marker["model"], marker["checkpoint"]) == ("saved_model", "best/ckpt-7")
-    assert marker["state"] == {"step": 7, "map": 0.25}
+    assert marker["state"] == {"step": 7, "mAP": 0.25}
+    assert marker["weights"] == "float32"
     assert (exported / "pipeline.config").is_file()
+
+
+@pytest.fixture(scope="module")
+def rounded(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its export with bfloat16 weights."""
+    out = tmp_path_factory.mktemp("rounded") / "street"
+    report = export(str(run), out=str(out), storage=Storage(), weights="bfloat16")
+    assert "(step 7, mAP 0.250, bfloat16 weights)" in report.to_text()
+    assert json.loads((out / "export.json").read_text())["weights"] == "bfloat16"
+    return out
+
+
+def test_bfloat16_weights_are_what_they_say(exported: Path, rounded: Path) -> None:
+    """Every weight of the SavedModel is a bfloat16 number, the next to what was trained."""
+    tf = odapi.open_odapi().tf
+    before, after = (
+        tf.train.load_checkpoint(str(one / "saved_model/variables/variables"))
+        for one in (exported, rounded)
+    )
+    kinds = after.get_variable_to_dtype_map()
+    names = [name for name, kind in kinds.items() if kind == tf.float32]
+    assert any(after.get_tensor(name).ndim == 4 for name in names)
+    for name in names:
+        values = after.get_tensor(name)
+        assert not (values.view(np.uint32) & 0xFFFF).any(), name
+        assert np.array_equal(values, to_bfloat16(before.get_tensor(name))), name
+
+
+def test_bfloat16_weights_barely_move_detections(exported: Path, rounded: Path) -> None:
+    """Boxes and scores of all anchors, before one suppresses another."""
+    tf = odapi.open_odapi().tf
+    image = np.random.default_rng(2).integers(0, 256, (1, 90, 120, 3), np.uint8)
+    full, short = (
+        tf.saved_model.load(str(one / "saved_model")).signatures["serving_default"](
+            tf.constant(image)
+        )
+        for one in (exported, rounded)
+    )
+    for name in ("raw_detection_boxes", "raw_detection_scores"):
+        gap = np.abs(full[name].numpy() - short[name].numpy())
+        assert 0 < gap.mean() < 0.003, name
+        assert gap.max() < 0.03, name
+
+
+def test_bfloat16_tflite_deflates_and_answers_alike(run: Path, tmp_path: Path) -> None:
+    """Its kernels are rounded in the file, where batch norm is in them already."""
+    full, short = (
+        Path(
+            export(
+                str(run),
+                out=str(tmp_path / weights),
+                storage=Storage(),
+                format="tflite",
+                weights=weights,
+            ).model
+        )
+        for weights in ("float32", "bfloat16")
+    )
+    sizes = [len(zlib.compress(one.read_bytes())) for one in (full, short)]
+    assert full.stat().st_size == short.stat().st_size
+    assert sizes[1] < 0.7 * sizes[0]
+    image = np.random.default_rng(2).integers(0, 256, (64, 64, 3), np.uint8)
+    scores = [
+        load_detector(ModelSpec(str(one), score_min=0.0), Storage()).detect([image])[0].scores
+        for one in (full, short)
+    ]
+    assert 0 < np.abs(scores[0] - scores[1]).max() < 0.03
+
+
+def test_unknown_weights_are_refused(run: Path) -> None:
+    with pytest.raises(ConfigError, match=r"weights is 'int4': give float32 or bfloat16"):
+        export(str(run), storage=Storage(), weights="int4")  # type: ignore[arg-type]
 
 
 @pytest.mark.s3

@@ -7,7 +7,15 @@ import pytest
 
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.models.odapi import open_odapi
-from urbandet_ray.training.pruning import EVERY_STEPS, make_pruner, mask_of, to_bfloat16
+from urbandet_ray.training.pruning import (
+    EVERY_STEPS,
+    make_pruner,
+    mask_of,
+    round_checkpoint,
+    sizes_text,
+    stored_weights,
+    to_bfloat16,
+)
 
 pytestmark = pytest.mark.train
 
@@ -46,6 +54,12 @@ def test_nothing_to_prune_is_an_error() -> None:
         pruner_of(kernel("conv/bias", (16,)))
 
 
+def test_an_end_before_the_beginning_is_an_error() -> None:
+    """It would prune nothing at all."""
+    with pytest.raises(ConfigError, match=r"begin with step 80 and end with step 70: prune\.begin"):
+        pruner_of(kernel(), begin=80, end=70)
+
+
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 1.0])
 def test_the_share_is_exact_even_among_equals(sparsity: float) -> None:
     mask = mask_of(np.ones((5, 7), np.float32), sparsity, "element")
@@ -74,11 +88,12 @@ def test_masks_are_found_again_after_a_restart(stopped_at: int) -> None:
     assert after.report()[0].zeros == zeros > 0
 
 
-def test_going_back_to_an_earlier_step_opens_the_masks_again() -> None:
-    """A rollback restores weights that were not yet zero."""
+@pytest.mark.parametrize("begin", [0, 20])
+def test_going_back_to_an_earlier_step_opens_the_masks_again(begin: int) -> None:
+    """A rollback restores weights that were not yet zero: to the first choice, or before it."""
     weights = kernel()
     start = weights.numpy()
-    pruner = pruner_of(weights)
+    pruner = pruner_of(weights, begin=begin)
     pruner.update(100)
     weights.assign(start)
     pruner.update(0)
@@ -91,3 +106,28 @@ def test_bfloat16_keeps_infinity_and_what_is_no_number() -> None:
     rounded = to_bfloat16(bits.view(np.float32))
     assert np.isnan(rounded[0])
     assert rounded[1:].tolist() == [math.inf, -math.inf]
+
+
+def test_a_rounded_checkpoint_still_fits(tmp_path) -> None:
+    """Scalars stay scalars, what is no float32 stays as it is, names stay the variables' own."""
+    tf = open_odapi().tf
+    values = (1 / 3, np.full((2, 3), 1 / 7, np.float32), np.int64(2**40 + 1))
+    given = [tf.Variable(one, name=f"part{n}") for n, one in enumerate(values)]
+    prefix = tf.train.Checkpoint(parts=given).write(str(tmp_path / "ckpt"))
+    round_checkpoint(prefix)
+    read = [tf.Variable(tf.zeros_like(one)) for one in given]
+    tf.train.Checkpoint(parts=read).read(prefix).assert_consumed()
+    assert [one.numpy().tolist() for one in read] == [
+        to_bfloat16(np.float32(1 / 3)).tolist(),
+        to_bfloat16(values[1]).tolist(),
+        2**40 + 1,
+    ]
+    assert sorted(name for name, _ in stored_weights(prefix)) == ["part0", "part1"]
+
+
+def test_sizes_are_told_in_megabytes() -> None:
+    told = sizes_text({"float32": 12_345_678, "bfloat16": 6_172_839}).splitlines()
+    assert [line.split() for line in told] == [
+        ["12.35", "MB", "float32"],
+        ["6.17", "MB", "bfloat16"],
+    ]

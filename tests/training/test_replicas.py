@@ -15,12 +15,13 @@ pytestmark = pytest.mark.train
 
 SCRIPT = """
 import json
+import sys
 import numpy as np
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.training.averaging import make_average
 from urbandet_ray.training.batchnorm import reestimate
 from urbandet_ray.training.optimizers import loss_scaled, make_optimizer
-from urbandet_ray.training.pruning import make_pruner
+from urbandet_ray.training.pruning import make_pruner, stored_layers, stored_weights
 from urbandet_ray.training.step import make_forward, make_step
 
 tf = open_odapi().tf
@@ -71,6 +72,9 @@ for number in range(40):
     facts.setdefault("first loss", loss)
 facts["last loss"] = loss
 facts["sparsity"] = [one.sparsity for one in pruner.report()]
+stored = stored_weights(tf.train.Checkpoint(model=model.net).write(sys.argv[1] + "/ckpt"))
+layers = stored_layers(stored, [one.name for one in pruner.report()])
+facts["stored sparsity"] = [one.sparsity for one in layers]
 facts["weights same"], facts["averages same"] = same(variables), same(average.averages)
 before = [parts(one) for one in variables]
 with average.swapped():
@@ -111,11 +115,10 @@ print("FACTS" + json.dumps(facts))
 
 
 @pytest.fixture(scope="module")
-def facts() -> dict[str, Any]:
+def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What was seen in a process with two replicas."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300, check=False
-    )
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path_factory.mktemp("replicas"))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.rpartition("FACTS")[2])
 
@@ -137,6 +140,11 @@ def test_swapped_weights_come_back_on_all_replicas(facts: dict[str, Any]) -> Non
 def test_kernels_are_pruned_on_all_replicas(facts: dict[str, Any]) -> None:
     """In the weights, and in the averages once the masks are laid over them."""
     assert facts["sparsity"] == facts["swapped sparsity"] == [0.5, 0.5]
+
+
+def test_pruned_kernels_are_found_in_a_checkpoint_by_name(facts: dict[str, Any]) -> None:
+    """The names of mirrored variables are those that the checkpoint has."""
+    assert facts["stored sparsity"] == [0.5, 0.5]
 
 
 def test_batch_norm_is_measured_over_all_replicas(facts: dict[str, Any]) -> None:

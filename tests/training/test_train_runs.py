@@ -261,6 +261,59 @@ def test_a_loss_that_blows_up_ends_the_run_with_advice(records: Path, tmp_path: 
     assert "Traceback" not in out
 
 
+def test_a_loss_that_blows_up_takes_the_run_back_to_its_last_checkpoint(
+    records: Path, tmp_path: Path
+) -> None:
+    """At a lower rate, to its end; no step is in the log twice, and what was saved last lies before
+    the first loss that looked wrong."""
+    config = tiny_ssd(classes=4)
+    rates = config.train_config.optimizer.momentum_optimizer.learning_rate
+    rates.manual_step_learning_rate.initial_learning_rate = 0.002
+    rates.manual_step_learning_rate.schedule.add(step=12, learning_rate=20.0)
+    (tmp_path / "pipeline.config").write_text(str(config))
+    run = tmp_path / "run"
+    given = settings(records, run, pipeline=str(tmp_path / "pipeline.config"))
+    given |= {"schedule.kind": "config", "checkpoint.every": 3, "evaluation.frames": 2}
+    given |= {"divergence.action": "rollback", "divergence.rollbacks": 20}
+    finish(start(given))
+    told = [one["text"] for one in lines(run, "event") if "back to step" in one["text"]]
+    assert told[0].startswith("back to step 12 at 0.3 of the rate: step 1")
+    assert step_reached(run) == STEPS
+    for kind in ("steps", "evaluation"):
+        steps = [one["step"] for one in lines(run, kind)]
+        assert steps == sorted(set(steps))
+        assert steps[-1] == STEPS
+    assert json.loads((run / "last/state.json").read_text())["rollbacks"] == len(told)
+    last = lines(run, "steps")[-1]
+    assert last["rate"] == pytest.approx(20.0 * 0.3 ** len(told), rel=1e-3)
+
+
+def test_a_pruned_run_exports_the_zeros_that_it_reports(records: Path, tmp_path: Path) -> None:
+    """In the averaged weights too, rounded or not; a best mAP of before the full sparsity does not
+    count."""
+    from urbandet_ray.training.pruning import stored_weights
+
+    run = tmp_path / "run"
+    finish(start(settings(records, run, **{"prune.sparsity": 0.6, "evaluation.every": 6})))
+    assert json.loads((run / "best/state.json").read_text())["step"] > 0.7 * STEPS
+    table = (run / "pruning.txt").read_text()
+    (total,) = [line.split() for line in table.splitlines() if "all pruned kernels" in line]
+    assert float(total[0].rstrip("%")) == pytest.approx(60, abs=1)
+    assert "MB  bfloat16 deflated" in table
+    (event,) = [one["text"] for one in lines(run, "event") if "pruned" in one["text"]]
+    assert event.startswith(f"pruned: {total[0]} of {total[1]} weights")
+
+    command = [sys.executable, "-m", "urbandet_ray.cli", "export", str(run)]  # names as in training
+    subprocess.run([*command, "--weights", "bfloat16"], check=True, capture_output=True)
+    model = run / "exports/best-savedmodel-bfloat16/saved_model"
+    weights = dict(stored_weights(str(model / "variables/variables")))
+    rows = [line.split() for line in table.split("\n\n")[0].splitlines()[1:-1]]
+    assert len(rows) > 10
+    for share, size, name in rows:
+        assert weights[name].size == int(size.replace(",", ""))
+        assert f"{(weights[name] == 0).mean():.1%}" == share, name
+
+
 def test_errors_of_the_doctor_stop_a_run_before_it_starts(records: Path, tmp_path: Path) -> None:
     """Three classes where the label map's ids go to 4."""
     from urbandet_ray.commands.train import train

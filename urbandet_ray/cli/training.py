@@ -110,6 +110,13 @@ class ExportFormat(StrEnum):
     TFLITE = "tflite"
 
 
+class ExportWeights(StrEnum):
+    """What the weights of an export are rounded to."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 class Kept(StrEnum):
     """Which of a run's checkpoints."""
 
@@ -127,6 +134,9 @@ def export(
         ExportFormat.SAVEDMODEL
     ),
     checkpoint: Annotated[Kept, typer.Option(help="Best mAP, or the last.")] = Kept.BEST,
+    weights: Annotated[
+        ExportWeights, typer.Option(help="bfloat16 rounds them; the file deflates to half.")
+    ] = ExportWeights.FLOAT32,
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
@@ -135,7 +145,14 @@ def export(
     from urbandet_ray.commands.export import export as work
 
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
-    report = work(run, out=out, storage=storage, checkpoint=checkpoint.value, format=to.value)
+    report = work(
+        run,
+        out=out,
+        storage=storage,
+        checkpoint=checkpoint.value,
+        format=to.value,
+        weights=weights.value,
+    )
     typer.echo(report.to_text())
 
 

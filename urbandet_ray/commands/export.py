@@ -19,8 +19,10 @@ from urbandet_ray.models.odapi import (
 )
 from urbandet_ray.storage import Storage, join_uri
 from urbandet_ray.storage.uris import parse_uri
+from urbandet_ray.training.pruning import round_checkpoint, round_tflite
 
 Format = Literal["savedmodel", "tflite"]
+Weights = Literal["float32", "bfloat16"]
 MARKER = "export.json"
 """Written last: a folder without it holds no whole export."""
 
@@ -37,16 +39,22 @@ class ExportReport:
         folder: holds everything of the export.
         checkpoint: what it was made from.
         state: that checkpoint's state.json, {} where there is none.
+        weights: what they are rounded to.
     """
 
     model: str
     folder: str
     checkpoint: str
     state: dict[str, Any]
+    weights: Weights = "float32"
 
     def to_text(self) -> str:
         """Where it is, and the command that uses it."""
-        told = [f"{key} {self.state[key]}" for key in ("step", "map") if key in self.state]
+        told = [f"step {self.state['step']}"] if "step" in self.state else []
+        if self.state.get("mAP") is not None:
+            told.append(f"mAP {self.state['mAP']:.3f}")
+        if self.weights != "float32":
+            told.append(f"{self.weights} weights")
         of = f" ({', '.join(told)})" if told else ""
         return f"exported {self.checkpoint}{of}\nurbandet infer --model {self.model}"
 
@@ -58,20 +66,26 @@ def export(
     storage: Storage,
     checkpoint: Literal["best", "last"] = "best",
     format: Format = "savedmodel",
+    weights: Weights = "float32",
 ) -> ExportReport:
-    """Export a run's checkpoint with the OD API's own exporter, at full precision.
+    """Export a run's checkpoint with the OD API's own exporter.
 
     The export appears whole or not at all; an earlier one at the same place is replaced.
 
     Args:
         run_uri: training run folder, local or s3://.
-        out: folder of the export; None is exports/CHECKPOINT-FORMAT in the run folder.
+        out: folder of the export; None is exports/CHECKPOINT-FORMAT in the run folder, with
+            -bfloat16 behind it where weights are rounded.
         storage: opens both.
         checkpoint: which of the run's.
         format: a SavedModel, or a TFLite file (SSDs alone).
+        weights: float32 as trained, or rounded to bfloat16 and still stored as float32, so that
+            whatever runs the one runs the other; deflated it takes about half. In a TFLite file
+            the kernels are.
 
     Raises:
-        ConfigError: an unknown format or checkpoint, or a folder that holds something else.
+        ConfigError: an unknown format, checkpoint or kind of weights, or a folder that holds
+            something else.
         NotFoundError: no such run, or no checkpoint in it yet.
         ModelError: the model does not go into that format.
     """
@@ -79,18 +93,21 @@ def export(
         raise ConfigError(f"checkpoint is {checkpoint!r}: give best or last")
     if format not in ("savedmodel", "tflite"):
         raise ConfigError(f"format is {format!r}: give savedmodel or tflite")
-    target = (out or join_uri(run_uri, "exports", f"{checkpoint}-{format}")).rstrip("/")
+    if weights not in ("float32", "bfloat16"):
+        raise ConfigError(f"weights is {weights!r}: give float32 or bfloat16")
+    name = f"{checkpoint}-{format}" + ("-bfloat16" if weights == "bfloat16" else "")
+    target = (out or join_uri(run_uri, "exports", name)).rstrip("/")
     _check_target(target, storage)
     with tempfile.TemporaryDirectory(prefix="urbandet-export-") as scratch:
         source, made = Path(scratch) / "run", Path(scratch) / "export"
         prefix = _fetch(run_uri, checkpoint, storage, source)
-        model = _export(source, made, format, prefix)
+        model = _export(source, made, format, weights, prefix)
         state = _read_state(source / "checkpoint" / _STATE)
         shutil.copyfile(source / _LABELS, made / _LABELS)
-        marker = {"model": model, "run": run_uri, "checkpoint": prefix, "state": state}
-        (made / MARKER).write_text(json.dumps(marker, indent=2), "utf-8")
+        marker = {"model": model, "run": run_uri, "checkpoint": prefix, "weights": weights}
+        (made / MARKER).write_text(json.dumps(marker | {"state": state}, indent=2), "utf-8")
         _publish(made, target, storage)
-    return ExportReport(join_uri(target, model), target, join_uri(run_uri, prefix), state)
+    return ExportReport(join_uri(target, model), target, join_uri(run_uri, prefix), state, weights)
 
 
 def _fetch(run_uri: str, checkpoint: str, storage: Storage, folder: Path) -> str:
@@ -141,7 +158,7 @@ def _chosen(names: list[str], place: str, storage: Storage | None) -> str | None
     return max(whole, key=lambda one: found[one], default=None)
 
 
-def _export(source: Path, made: Path, format: Format, prefix: str) -> str:
+def _export(source: Path, made: Path, format: Format, weights: Weights, prefix: str) -> str:
     """Run the exporter; the model's name within the export."""
     config = source / _CONFIG
     kind = read_pipeline_config(config).model.WhichOneof("model")
@@ -149,10 +166,16 @@ def _export(source: Path, made: Path, format: Format, prefix: str) -> str:
         raise ModelError(
             f"this run trained a {kind} model: only ssd goes to TFLite; export it as savedmodel"
         )
+    checkpoint, rounds = source / "checkpoint", weights == "bfloat16"
     try:
         if format == "tflite":
-            return export_tflite(config, source / "checkpoint", made, weights="float32").name
-        return export_saved_model(config, source / "checkpoint", made).name
+            file = export_tflite(config, checkpoint, made, weights="float32")
+            if rounds:
+                file.write_bytes(round_tflite(file.read_bytes()))
+            return file.name
+        if rounds:
+            round_checkpoint(str(checkpoint / prefix.rpartition("/")[2]))
+        return export_saved_model(config, checkpoint, made).name
     except (AssertionError, ValueError, open_odapi().tf.errors.OpError) as error:
         detail = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(

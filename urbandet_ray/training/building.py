@@ -71,7 +71,7 @@ def build(plan: TrainPlan, place: Place) -> Built:
                 sparsity=prune.sparsity,
                 pattern=prune.pattern,
                 begin=round(prune.begin * plan.steps),
-                end=round(prune.end * plan.steps),
+                end=min(round(prune.end * plan.steps), plan.steps - 1),  # a step is left to prune
             )
     return Built(strategy, model, optimizer, variables, average, pruner)
 

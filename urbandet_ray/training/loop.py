@@ -54,13 +54,14 @@ def train(plan: TrainPlan, place: Place) -> None:
                 worker.log(meter.take(), rate)
             if "evaluate" in due:
                 evaluate(worker)
-            if "checkpoint" in due or _is_reclaimed(worker):
+            if ("checkpoint" in due and _is_worth_keeping(worker)) or _is_reclaimed(worker):
                 worker.save(LAST)
             if due:
                 meter.restart()
         if worker.judgement.evaluated_at != worker.step:
             evaluate(worker)
             worker.save(LAST)
+        worker.report_pruning()
     finally:
         worker.close()
 
@@ -72,6 +73,7 @@ def evaluate(worker: Worker) -> None:
         rows = worker.gather(detect_share(worker.detect, worker.feed.validation()))
         results = frame_results(rows, worker.feed.frames, labels)
         metrics = score(results, labels)
+        worker.forget_denser_best()
         is_best = worker.judgement.observe(worker.step, metrics.map)
         if is_best:
             worker.save(BEST, model_only=True)
@@ -99,12 +101,21 @@ def _is_sound(worker: Worker, meter: Meter, step: int, result: StepResult) -> bo
     """
     losses, norm = result.figures()
     meter.add(losses, norm)
-    trouble = worker.judgement.guard.check(step, losses["total"], norm, worker.rate)
+    guard = worker.judgement.guard
+    trouble = guard.check(step, losses["total"], norm, worker.rate)
     if trouble is None:
+        worker.in_doubt = losses["total"] not in guard.to_dict()["recent"]  # too high, so far once
         return True
     if not worker.roll_back(step, trouble):
         raise RunError(trouble)
     return False
+
+
+def _is_worth_keeping(worker: Worker) -> bool:
+    """A rollback would find ruined weights behind a loss that is about to blow up; how the run ends
+    is kept all the same."""
+    ends = worker.step == worker.plan.steps or worker.judgement.early.should_stop
+    return ends or not worker.in_doubt
 
 
 def _is_reclaimed(worker: Worker) -> bool:

@@ -1,4 +1,4 @@
-"""Gradual magnitude pruning: small weights become zero, more and more of them as the run goes on.
+"""Smaller weights: gradual magnitude pruning, rounding to bfloat16, and what both are worth.
 
 Zhu and Gupta 2017 (arXiv 1710.01878): the sparsity rises with a cubic from `begin` to `end`; the
 steps behind `end` let the rest of the weights make up for it.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,12 @@ KEPT_WHOLE = r"depthwise|[Bb]ox_?[Pp]redict|transpose|combine_weights|^logits/|^
 """Names of kernels that are not pruned: depthwise ones are small and matter, as do the heads (same
 paper, sec. 4) and BiFPN's few fusion weights; a transposed convolution's last dimension is not its
 output; EfficientNet's classifier computes nothing in a detector."""
+
+REPORT_NAME = "pruning.txt"
+"""The report's place in the run folder."""
+
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_TFLITE_KERNEL_OPS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
 
 _HEAD_CHANNELS = 8
 """Convolutions with fewer outputs are heads, whatever their name (CenterNet's have none)."""
@@ -97,10 +103,25 @@ class LayerSparsity:
     shape: tuple[int, ...]
     zeros: int
 
+    @classmethod
+    def of(cls, name: str, weights: NDArray[np.float32]) -> LayerSparsity:
+        """Its zeros counted."""
+        return cls(name, tuple(weights.shape), int((weights == 0).sum()))
+
+    @property
+    def size(self) -> int:
+        """How many weights it has."""
+        return math.prod(self.shape)
+
     @property
     def sparsity(self) -> float:
         """Share of zeros."""
-        return self.zeros / math.prod(self.shape)
+        return self.zeros / self.size
+
+
+def overall_sparsity(layers: Sequence[LayerSparsity]) -> float:
+    """Share of zeros of all layers together."""
+    return sum(one.zeros for one in layers) / max(sum(one.size for one in layers), 1)
 
 
 def make_pruner(
@@ -109,13 +130,20 @@ def make_pruner(
     """A tf.Module that prunes kernels, made under the current strategy.
 
     `update(step)` chooses anew what is zero where it is due, between steps; `apply()` belongs in
-    the graph behind each update and keeps it zero; `report()` has a line a kernel. Masks need no
-    checkpoint: the first `update` finds them again in the weights, whose zeros are the smallest.
+    the graph behind each update and keeps it zero; `report()` has a line a kernel; `end` is the
+    step that begins with the full sparsity. Masks need no checkpoint: the first `update` finds
+    them again in the weights, whose zeros are the smallest.
 
     Raises:
-        ConfigError: none of the variables is a kernel that can be pruned.
+        ConfigError: none of the variables is a kernel that can be pruned, or it would begin behind
+            its end.
     """
     tf = open_odapi().tf
+    if begin > end:
+        raise ConfigError(
+            f"pruning would begin with step {begin} and end with step {end}: "
+            "prune.begin has to be below prune.end, and below 1"
+        )
     kernels = [variable for variable in variables if _is_prunable(variable)]
     if not kernels:
         raise ConfigError(
@@ -126,6 +154,7 @@ def make_pruner(
     class Pruner(tf.Module):  # type: ignore[misc, name-defined]  # made here, as TensorFlow loads late
         def __init__(self) -> None:
             super().__init__(name="pruner")
+            self.end = end
             self._kernels = kernels
             self._chosen: int | None = None
             self.masks = [
@@ -138,12 +167,13 @@ def make_pruner(
             ]
 
         def update(self, step: int) -> None:
-            """Choose what is zero, every 50 steps while the sparsity rises."""
+            """Choose what is zero, every 50 steps while the sparsity rises; a run that went back
+            to before the first choice has nothing zero again."""
             due = _last_choice(step, begin, end)
-            if due is None or due == self._chosen:
+            if due == self._chosen:
                 return
             self._chosen = due
-            share = sparsity_at(due, sparsity, begin, end)
+            share = 0.0 if due is None else sparsity_at(due, sparsity, begin, end)
             for kernel, mask in zip(self._kernels, self.masks, strict=True):
                 mask.assign(mask_of(kernel.numpy(), share, pattern).astype(np.float32))
 
@@ -154,20 +184,16 @@ def make_pruner(
 
         def report(self) -> list[LayerSparsity]:
             """The kernels as they are."""
-            return [
-                LayerSparsity(kernel.name, tuple(kernel.shape), int((kernel.numpy() == 0).sum()))
-                for kernel in self._kernels
-            ]
+            return [LayerSparsity.of(kernel.name, kernel.numpy()) for kernel in self._kernels]
 
     return Pruner()
 
 
 def report_text(layers: Sequence[LayerSparsity]) -> str:
     """A table for people, and the whole in its last line."""
-    rows = [f"{one.sparsity:7.1%}  {math.prod(one.shape):>9,}  {one.name}" for one in layers]
-    weights = sum(math.prod(one.shape) for one in layers)
-    zeros = sum(one.zeros for one in layers)
-    return "\n".join([*rows, f"{zeros / max(weights, 1):7.1%}  {weights:>9,}  all pruned kernels"])
+    rows = [f"{one.sparsity:7.1%}  {one.size:>11,}  {one.name}" for one in layers]
+    total = f"{overall_sparsity(layers):7.1%}  {sum(one.size for one in layers):>11,}"
+    return "\n".join([*rows, f"{total}  all pruned kernels"])
 
 
 def to_bfloat16(weights: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -176,7 +202,7 @@ def to_bfloat16(weights: NDArray[np.float32]) -> NDArray[np.float32]:
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(
         0xFFFF0000
     )
-    result = rounded.astype(np.uint32).view(np.float32)
+    result = rounded.astype(np.uint32).view(np.float32).reshape(np.shape(weights))
     return np.where(np.isnan(weights), weights, result)  # the carry would make a NaN a number
 
 
@@ -193,3 +219,76 @@ def sizes_bytes(weights: Sequence[NDArray[np.float32]]) -> dict[str, int]:
         "bfloat16": len(half),
         "bfloat16 deflated": len(zlib.compress(half, 6)),
     }
+
+
+def sizes_text(sizes: dict[str, int]) -> str:
+    """A line a form, in MB."""
+    return "\n".join(f"{size / 1e6:9.2f} MB  {form}" for form, size in sizes.items())
+
+
+def stored_weights(prefix: str) -> list[tuple[str, NDArray[np.float32]]]:
+    """Name and values of the float32 variables in a checkpoint of a model, or in a SavedModel's
+    variables/variables; names are the variables' own, without ":0"."""
+    tf = open_odapi().tf  # first: it says which Keras TensorFlow takes
+    from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
+
+    reader = tf.train.load_checkpoint(prefix)
+    types = reader.get_variable_to_dtype_map()
+    graph = TrackableObjectGraph.FromString(reader.get_tensor(_OBJECT_GRAPH))
+    held = [one for node in graph.nodes for one in node.attributes]
+    return [
+        (one.full_name, reader.get_tensor(one.checkpoint_key))
+        for one in held
+        if types.get(one.checkpoint_key) == tf.float32
+    ]
+
+
+def stored_layers(
+    weights: Sequence[tuple[str, NDArray[np.float32]]], kernels: Collection[str]
+) -> list[LayerSparsity]:
+    """Of `stored_weights` those that the pruner names."""
+    wanted = {name.removesuffix(":0") for name in kernels}
+    return [LayerSparsity.of(name, values) for name, values in weights if name in wanted]
+
+
+def round_checkpoint(prefix: str) -> None:
+    """Write a checkpoint anew at its place, every float32 of it rounded to bfloat16.
+
+    Raises:
+        tf.errors.OpError: it cannot be read.
+    """
+    tf = open_odapi().tf
+    reader = tf.train.load_checkpoint(prefix)
+    tensors = {}
+    for name, kind in reader.get_variable_to_dtype_map().items():
+        value = reader.get_tensor(name)
+        tensors[name] = tf.constant(to_bfloat16(value) if kind == tf.float32 else value, kind)
+    tf.raw_ops.SaveV2(
+        prefix=prefix,
+        tensor_names=list(tensors),
+        shape_and_slices=[""] * len(tensors),
+        tensors=list(tensors.values()),
+    )
+
+
+def round_tflite(content: bytes) -> bytes:
+    """A .tflite file with its float32 kernels rounded to bfloat16.
+
+    In the file, as the converter has multiplied batch norm into them. Biases and anchors, which
+    are constants too, stay: they take no room, and an anchor would move by a pixel.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    data = bytearray(content)
+    model = schema.Model.GetRootAs(data, 0)
+    codes = {getattr(schema.BuiltinOperator, name) for name in _TFLITE_KERNEL_OPS}
+    for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
+        for op in map(graph.Operators, range(graph.OperatorsLength())):
+            if model.OperatorCodes(op.OpcodeIndex()).BuiltinCode() not in codes:
+                continue
+            tensor = graph.Tensors(op.Inputs(1))
+            buffer = model.Buffers(tensor.Buffer())
+            if tensor.Type() == schema.TensorType.FLOAT32 and buffer.DataLength():
+                kernel = buffer.DataAsNumpy().view(np.float32)  # of `data`, not a copy
+                kernel[:] = to_bfloat16(kernel)
+    return bytes(data)

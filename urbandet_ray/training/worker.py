@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,20 @@ from urbandet_ray.rendering.annotate import Annotator
 from urbandet_ray.training.batchnorm import kept_averages, reestimate
 from urbandet_ray.training.board import Board
 from urbandet_ray.training.building import build, build_schedule, start_weights
-from urbandet_ray.training.checkpoints import RestorePoint, RunCheckpoints
+from urbandet_ray.training.checkpoints import BEST, RestorePoint, RunCheckpoints
 from urbandet_ray.training.feed import Feed
 from urbandet_ray.training.judgement import Judgement
 from urbandet_ray.training.place import Place
 from urbandet_ray.training.plan import TrainPlan
+from urbandet_ray.training.pruning import (
+    REPORT_NAME,
+    overall_sparsity,
+    report_text,
+    sizes_bytes,
+    sizes_text,
+    stored_layers,
+    stored_weights,
+)
 from urbandet_ray.training.step import Batch, gather_rows, make_detect, make_forward, make_step
 from urbandet_ray.training.validation import Rows
 
@@ -35,6 +46,7 @@ class Worker:
     Attributes:
         step: optimizer steps done.
         rate: learning rate of the step under way.
+        in_doubt: the last loss that was read was unusual; no weights to go back to.
         feed: its records.
         judgement: what the run has learnt of itself; the same on all workers.
         board: the log; None on all workers but the first.
@@ -43,7 +55,8 @@ class Worker:
 
     def __init__(self, plan: TrainPlan, place: Place) -> None:
         self.plan, self.place = plan, place
-        self.step, self.rate, self.reclaim_told = 0, 0.0, False
+        self.step, self.rate = 0, 0.0
+        self.in_doubt, self.reclaim_told = False, False
         self.scratch = Path(tempfile.mkdtemp(prefix="urbandet-worker-"))
         self.judgement = Judgement.of(plan.config)
         self.board: Board | None = None
@@ -146,11 +159,47 @@ class Worker:
         self.judgement.rollbacks = done + 1
         self._batches = iter(self.feed.batches(self.step))
         if self.board is not None:
+            self.board.close()
+            self._open_board()  # its lines of the steps that are done again are taken back
             scale = self.judgement.rate_scale
             self.board.event(
-                step, f"back to step {point.step} at {scale:.2g} of the rate: {trouble}"
+                self.step, f"back to step {self.step} at {scale:.2g} of the rate: {trouble}"
             )
         return True
+
+    def forget_denser_best(self) -> None:
+        """Let an mAP of before the full sparsity count no more: what is exported is to have it, and
+        pruning on the way there is no reason to stop early."""
+        judgement, pruner = self.judgement, self._built.pruner
+        if pruner is None or judgement.best is None or judgement.best["step"] > pruner.end:
+            return
+        judgement.best = None
+        judgement.early = replace(judgement.early, best=-math.inf)
+        judgement.plateau = replace(judgement.plateau, best=-math.inf)
+
+    def report_pruning(self) -> None:
+        """Write what is zero in best/, which is what is exported, and what its weights take."""
+        if self._built.pruner is None or self.board is None:
+            return
+        self.checkpoints.wait()
+        point = self.checkpoints.restore_point(BEST)
+        if point is None:
+            return  # somebody has taken it away
+        weights = stored_weights(str(point.prefix))
+        layers = stored_layers(weights, [one.name for one in self._built.pruner.report()])
+        sizes = sizes_bytes([values for _, values in weights])
+        parts = (
+            f"{BEST}/ of step {point.step}: zeros, weights, kernel",
+            report_text(layers),
+            "",
+            "all weights of the model",
+            sizes_text(sizes),
+            "",
+        )
+        self.plan.storage.write_bytes(self.plan.path(REPORT_NAME), "\n".join(parts).encode())
+        share, count = overall_sparsity(layers), sum(one.size for one in layers)
+        told = f"{share:.1%} of {count:,} weights in {len(layers)} kernels are zero"
+        self.board.event(self.step, f"pruned: {told} ({REPORT_NAME})")
 
     def close(self) -> None:
         """Let what is under way arrive, and clean up."""
@@ -185,11 +234,16 @@ class Worker:
             if self._built.average is not None:
                 self._built.average.restart()
         if place.rank == 0:
-            folder = self.scratch / "log"
-            self.board = Board(plan.run_uri, plan.storage, folder, self.step, place.notice)
-            self.board.event(self.step, told)
+            board = self._open_board()
+            board.event(self.step, told)
             for bad in self.feed.bad:
-                self.board.event(self.step, f"left out: {bad}")
+                board.event(self.step, f"left out: {bad}")
+
+    def _open_board(self) -> Board:
+        """The log, up to the step that the run goes on from."""
+        plan, folder = self.plan, self.scratch / "log"
+        self.board = Board(plan.run_uri, plan.storage, folder, self.step, self.place.notice)
+        return self.board
 
     def _restore(self, point: RestorePoint) -> None:
         with self._built.strategy.scope():
