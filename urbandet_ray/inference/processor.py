@@ -253,7 +253,7 @@ class ShardProcessor:
         return letters
 
     def _bury(self, shard: Shard, record: SourceRecord, error: RecordError) -> DeadLetter:
-        raw = record.frame.encoded if record.frame is not None else record.raw
+        raw = bytes(record.frame.encoded if record.frame is not None else record.raw)
         name = f"{shard.source}-{record.index:08d}.bin"
         self._job.storage.write_bytes(self._folder.path("dead_letter", name), raw)
         return DeadLetter(

@@ -95,7 +95,10 @@ def pack(content: Shard | ShardSummary | str) -> pa.Table:
 
 
 def unpack(block: pa.Table) -> Iterator[Shard | ShardSummary | str]:
-    """What `pack` packed, row by row."""
+    """What `pack` packed, row by row; encoded images are views of the block's memory.
+
+    Copied all at once they would need fresh memory for each shard; one by one they reuse it.
+    """
     for chunk in block.column("shard").chunks:
         _, ends, cells = chunk.buffers()
         bounds = np.frombuffer(ends, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
@@ -124,8 +127,8 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(io.BytesIO(pickled))
         self._aside = aside
 
-    def persistent_load(self, pid: tuple[int, int]) -> bytes:
-        return bytes(self._aside[pid[0] : pid[1]])
+    def persistent_load(self, pid: tuple[int, int]) -> memoryview:
+        return self._aside[pid[0] : pid[1]]
 
 
 def _dumps(content: object) -> bytes:

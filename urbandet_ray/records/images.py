@@ -73,7 +73,7 @@ def decode_frame(frame: Frame, *, max_pixels: int = MAX_PIXELS) -> Image:
         RecordError: undecodable-image or image-too-large.
     """
     if frame.format != "raw":
-        return decode_image(frame.encoded, max_pixels=max_pixels)
+        return decode_image(bytes(frame.encoded), max_pixels=max_pixels)  # of a view, a copy
     if frame.size_wh is None:
         raise _undecodable("a raw frame without its size")
     width, height = frame.size_wh
