@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,50 @@ def start(given: dict[str, Any], env: dict[str, str] | None = None) -> "subproce
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+@contextmanager
+def cluster(env: dict[str, str]) -> Iterator[str]:
+    """A Ray that knows nothing of this project, as on a cluster; its dashboard's address."""
+    code = (
+        "import ray, sys; context = ray.init(address='local', num_cpus=2, include_dashboard=True, "
+        "object_store_memory=100 << 20, log_to_driver=False); "
+        "print(context.dashboard_url, flush=True); sys.stdin.read()"
+    )
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "TF_"))}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**clean, **env, "RAY_USAGE_STATS_ENABLED": "0"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield f"http://{process.stdout.readline().strip()}"
+    finally:
+        process.stdin.close()
+        process.wait(timeout=60)
+
+
+def submit(dashboard: str, given: dict[str, Any]) -> str:
+    """Output of `ray job submit -- python jobs/train.py ...`, which has to end well."""
+    ray = str(Path(sys.executable).parent / "ray")
+    command = [ray, "job", "submit", "--address", dashboard, "--working-dir", str(REPOSITORY)]
+    command += ["--", sys.executable, "jobs/train.py"]
+    command += [f"{key}={json.dumps(value)}" for key, value in given.items()]
+    env = {**os.environ, "RAY_AUTH_MODE": "token"}  # what a local ray.init asks of its clients
+    for _ in range(30):
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=400, env=env
+        )
+        if "No available agent" not in done.stderr:  # a busy machine starts it late
+            break
+        time.sleep(2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def finish(process: "subprocess.Popen[str]") -> str:
@@ -232,7 +277,7 @@ def test_two_workers_survive_the_loss_of_one(records: Path, tmp_path: Path) -> N
 
 @pytest.mark.s3
 def test_records_and_run_folder_on_s3(records: Path, s3_server: S3Server, tmp_path: Path) -> None:
-    """The same over HTTP; what is left on S3 is what is left on a disk."""
+    """The same over HTTP, by `ray job submit`; what is left on S3 is what is left on a disk."""
     import boto3
 
     bucket = s3_server.make_bucket("training")
@@ -241,7 +286,9 @@ def test_records_and_run_folder_on_s3(records: Path, s3_server: S3Server, tmp_pa
         if path.is_file():
             client.upload_file(str(path), "training", f"data/{path.relative_to(records)}")
     given = settings(f"{bucket}/data", f"{bucket}/run", cache=str(tmp_path / "cache"))
-    finish(start(given, s3_server.env))
+    with cluster(s3_server.env) as dashboard:
+        out = submit(dashboard, given)
+    assert "24 steps" in out
     listed = client.list_objects_v2(Bucket="training", Prefix="run/")["Contents"]
     keys = {entry["Key"] for entry in listed}
     assert {"run/last/ckpt-24.index", "run/best/state.json", "run/metrics.jsonl"} <= keys

@@ -105,9 +105,13 @@ def open_odapi() -> ObjectDetection:
     return ObjectDetection(tf=tf, **opened)
 
 
+KERAS_2 = {"TF_USE_LEGACY_KERAS": "1"}
+"""Environment in which TensorFlow comes with the Keras that the OD API is written for."""
+
+
 def _import_tensorflow() -> Any:
     if "tensorflow" not in sys.modules:
-        os.environ["TF_USE_LEGACY_KERAS"] = "1"
+        os.environ.update(KERAS_2)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with quiet_start():
         tf = importlib.import_module("tensorflow")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from urbandet_ray.config.training import TrainConfig
-from urbandet_ray.errors import ConfigError
+from urbandet_ray.errors import ConfigError, ModelError
 from urbandet_ray.models.classes import builtin_mapping_text, coco_labels, parse_model_labels
 from urbandet_ray.models.classes import read_mapping as parse_mapping
 from urbandet_ray.models.odapi import open_odapi
@@ -89,20 +90,33 @@ def _prepare_tensorflow(tf: Any, plan: TrainPlan, place: Place) -> None:
 def _make_model(plan: TrainPlan) -> TrainableModel:
     if plan.config.model is None:
         return OdApiModel(plan.pipeline_message(), precision=plan.config.precision)
-    module, colon, name = plan.config.model.partition(":")
+    return find_model_builder(plan.config.model)(plan.num_classes)
+
+
+def find_model_builder(name: str) -> Callable[[int], TrainableModel]:
+    """Import what `model: my_package.module:build` names.
+
+    Raises:
+        ConfigError: there is no such module, or nothing to call of that name in it.
+    """
+    module, _, attribute = name.partition(":")
+    expected = (
+        "expected my_package.module:build, where build(num_classes) returns a TrainableModel "
+        "(docs/training.md)"
+    )
+    if not (module and attribute):
+        raise ConfigError(f"model is {name!r}: {expected}")
     try:
-        make = getattr(importlib.import_module(module), name) if colon else None
-    except ImportError as error:
-        raise ConfigError(f"model {plan.config.model}: {module} does not import: {error}") from None
-    except AttributeError:
-        make = None
-    if make is None:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except (ImportError, TypeError) as error:  # TypeError: a relative name
         raise ConfigError(
-            f"model {plan.config.model!r}: expected my_package.module:build, where "
-            "build(num_classes) returns a TrainableModel (docs/training.md)"
-        )
-    model: TrainableModel = make(plan.num_classes)
-    return model
+            f"model {name}: {module} does not import ({error}): {expected}; Python looks for it "
+            "in the folders that PYTHONPATH names"
+        ) from None
+    if not callable(found):
+        raise ConfigError(f"model {name}: {module} has no {attribute} to call: {expected}")
+    build_model: Callable[[int], TrainableModel] = found
+    return build_model
 
 
 def _make_optimizer(plan: TrainPlan) -> Any:
@@ -158,9 +172,7 @@ def start_weights(plan: TrainPlan, model: TrainableModel, scratch: Path) -> str:
     if plan.fine_tune is None:
         return "random weights"
     if not isinstance(model, OdApiModel):
-        tf = open_odapi().tf
-        prefix = _local_prefix(plan.fine_tune, plan.storage, scratch)
-        tf.train.Checkpoint(model=model.trackable).read(prefix).expect_partial()
+        _read_whole(model, _local_prefix(plan.fine_tune, plan.storage, scratch), plan.fine_tune)
         return f"weights of {plan.fine_tune}"
     given = plan.config.fine_tune
     kind: str = given.kind
@@ -181,6 +193,19 @@ def start_weights(plan: TrainPlan, model: TrainableModel, scratch: Path) -> str:
         renames=parse_mapping(text, given.mapping),
     )
     return report.to_text()
+
+
+def _read_whole(model: TrainableModel, prefix: str, name: str) -> None:
+    """A checkpoint of the same model: nothing of it may stay random without a word."""
+    tf = open_odapi().tf
+    try:
+        status = tf.train.Checkpoint(model=model.trackable).read(prefix)
+        status.assert_existing_objects_matched().expect_partial()  # its optimizer is not wanted
+    except (AssertionError, ValueError, tf.errors.OpError) as error:
+        raise ModelError(
+            f"{name} does not fit the model ({str(error).strip().splitlines()[0]}): give a "
+            "checkpoint of the same model with as many classes, or load weights in its build()"
+        ) from error
 
 
 def _local_prefix(prefix: str, storage: Storage, scratch: Path) -> str:

@@ -1,4 +1,5 @@
-"""What a model must offer to be trained: the OD API's models do (odapi_model.py), yours may too.
+"""What a model must offer to be trained: the OD API's models do (odapi_model.py), yours may too
+(docs/examples/centre_net.py). TensorFlow is that of models/odapi.py, whose Keras is 2.
 
 Tensors carry the OD API's names (object_detection/core/standard_fields.py, InputDataFields), so
 that its augmentations, losses and exporters fit without translation.

@@ -9,10 +9,12 @@ from typing import Any
 from urbandet_ray.config.training import TrainConfig
 from urbandet_ray.errors import ConfigError, InputError, LabelError, NotFoundError
 from urbandet_ray.labels import LabelMap
+from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.models.zoo import cached_model, find_model, model_config_path, zoo_folder
 from urbandet_ray.records.sources import Source, list_sources
 from urbandet_ray.storage import Storage, join_uri
 from urbandet_ray.training.batchnorm import set_mode
+from urbandet_ray.training.building import find_model_builder
 from urbandet_ray.training.doctor.examine import examine, find_data
 from urbandet_ray.training.doctor.findings import Finding
 from urbandet_ray.training.doctor.source import parse_pipeline, write_pipeline
@@ -117,6 +119,34 @@ def _plan(config: TrainConfig, message: Any, storage: Storage) -> TrainPlan:
 
 def _own_model_plan(config: TrainConfig, data: dict[str, str], storage: Storage) -> TrainPlan:
     """A plan without a pipeline.config: the config has to say everything."""
+    _check_own_model(config)
+    places = [data.get(key) for key in ("train records", "val records", "train labels")]
+    if None in places and not (config.labels and None not in places[:2]):
+        raise NotFoundError(f"{config.data} needs train/, val/ and label_map.pbtxt")
+    open_odapi()  # before a module of the user's can import TensorFlow with another Keras
+    find_model_builder(str(config.model))  # a wrong name leaves no run folder behind
+    start = config.fine_tune.checkpoint
+    return _with_periods(
+        TrainPlan(
+            run_uri=config.output,
+            storage=storage,
+            config=config,
+            pipeline=None,
+            labels=_labels(config.labels or str(places[2]), storage),
+            train=_sources([str(places[0])], storage, "training"),
+            val=_sources([str(places[1])], storage, "validation"),
+            steps=config.steps or 0,
+            batch_size=config.batch.per_worker or 0,
+            evaluate_every=0,
+            checkpoint_every=0,
+            clip_norm=config.optimizer.clip_norm or 0.0,
+            fine_tune=find_checkpoint(start, storage) if start else None,
+        )
+    )
+
+
+def _check_own_model(config: TrainConfig) -> None:
+    """Refuse what is missing without a pipeline.config, and what nothing would come of."""
     needed = {
         "data": config.data,
         "steps": config.steps,
@@ -132,26 +162,15 @@ def _own_model_plan(config: TrainConfig, data: dict[str, str], storage: Storage)
             f"a model of your own has no pipeline.config to take defaults from: set "
             f"{', '.join(missing)}"
         )
-    places = [data.get(key) for key in ("train records", "val records", "train labels")]
-    if None in places and not (config.labels and None not in places[:2]):
-        raise NotFoundError(f"{config.data} needs train/, val/ and label_map.pbtxt")
-    return _with_periods(
-        TrainPlan(
-            run_uri=config.output,
-            storage=storage,
-            config=config,
-            pipeline=None,
-            labels=_labels(config.labels or str(places[2]), storage),
-            train=_sources([str(places[0])], storage, "training"),
-            val=_sources([str(places[1])], storage, "validation"),
-            steps=config.steps or 0,
-            batch_size=config.batch.per_worker or 0,
-            evaluate_every=0,
-            checkpoint_every=0,
-            clip_norm=config.optimizer.clip_norm or 0.0,
-            fine_tune=config.fine_tune.checkpoint or None,
+    unheard = {
+        "precision": config.precision != "float32",
+        "batch_norm.mode": config.batch_norm.mode != "train",
+    }
+    if any(unheard.values()):
+        raise ConfigError(
+            f"{' and '.join(key for key in unheard if unheard[key])} cannot be set for a model of "
+            "your own, which decides that itself: leave it out"
         )
-    )
 
 
 def _with_periods(plan: TrainPlan) -> TrainPlan:

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from urbandet_ray.errors import RunError, UrbandetError
+from urbandet_ray.models.odapi import KERAS_2
 from urbandet_ray.training.plan import TrainPlan
 
 _LOOK_EVERY_S = 0.5
@@ -82,6 +83,9 @@ def _trainer(plan: TrainPlan, notices: Any) -> Any:
             name=PurePosixPath(plan.run_uri).name or "run",
             storage_path=tempfile.mkdtemp(prefix="urbandet-train-"),  # checkpoints are ours
             failure_config=FailureConfig(max_failures=workers.max_failures),
+            # Ray Train imports TensorFlow before our code runs; a Ray started by somebody else
+            # has no such variable for its workers to inherit
+            worker_runtime_env={"env_vars": KERAS_2},
         ),
     )
 
