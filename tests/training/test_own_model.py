@@ -138,6 +138,7 @@ def test_the_example_trains_resumes_and_leaves_its_checkpoint(
     assert second.returncode == 0, out
     assert f"{STEPS} steps" in out
     assert "an earlier try was resumed" in out
+    assert "urbandet export" not in out, "which would refuse it"
     assert step_reached(run) == STEPS
     entries = read_lines((run / "metrics.jsonl").read_text())
     lines = [one for one in entries if one["kind"] == "steps"]

@@ -36,6 +36,7 @@ class TrainReport:
             validation frames hold no boxes.
         last_map: mAP at the end.
         resumed: an earlier try was continued.
+        exports: `urbandet export` takes it; a model of your own it does not.
     """
 
     run: str
@@ -44,6 +45,7 @@ class TrainReport:
     best_map: float | None
     last_map: float | None
     resumed: bool
+    exports: bool = True
 
     def to_text(self) -> str:
         """A line or two for a person."""
@@ -52,7 +54,7 @@ class TrainReport:
             best = f"best mAP {self.best_map:.3f} at step {self.best_step}"
         text = f"{self.run}: {self.steps} steps, {best}"
         text += " (an earlier try was resumed)" if self.resumed else ""
-        return f"{text}\nexport it: urbandet export {self.run}"
+        return f"{text}\nexport it: urbandet export {self.run}" if self.exports else text
 
 
 def train(
@@ -172,6 +174,7 @@ def _report(plan: TrainPlan, resumed: bool) -> TrainReport:
         best_map=best.get("mAP"),
         last_map=last.get("mAP"),
         resumed=resumed,
+        exports=plan.pipeline is not None,
     )
 
 

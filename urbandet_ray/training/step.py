@@ -46,7 +46,7 @@ def make_step(
 
     Args:
         optimizer: with its learning rate set; a LossScaleOptimizer where losses are scaled.
-        variables: what it changes.
+        variables: what it changes; those that no loss depends on stay as they are.
         after: runs behind the update, in the graph: weight average, pruning masks.
     """
     tf = open_odapi().tf
@@ -64,12 +64,16 @@ def make_step(
                 total = optimizer.get_scaled_loss(total) if scales else total
             losses = {name: losses.get(name, 0.0) + part for name, part in parts.items()}
             gradients = _sum(tf, gradients, tape.gradient(total, variables))
+        # EfficientDet's backbone brings a classifier that no loss depends on
+        used = [place for place, one in enumerate(gradients) if one is not None]
+        gradients = [gradients[place] for place in used]
         gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         if scales:
             gradients = optimizer.get_unscaled_gradients(gradients)
         gradients, norm = clip(gradients, clip_norm)
         optimizer.apply_gradients(
-            zip(gradients, variables, strict=True), experimental_aggregate_gradients=False
+            zip(gradients, [variables[place] for place in used], strict=True),
+            experimental_aggregate_gradients=False,
         )
         after()
         return losses, norm
