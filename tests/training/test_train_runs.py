@@ -3,12 +3,13 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,45 +75,53 @@ def start(given: dict[str, Any], env: dict[str, str] | None = None) -> "subproce
     )
 
 
+RAY = str(Path(sys.executable).parent / "ray")
+OPEN = {"RAY_AUTH_MODE": "disabled"}
+
+
 @contextmanager
 def cluster(env: dict[str, str]) -> Iterator[str]:
-    """A Ray that knows nothing of this project, as on a cluster; its dashboard's address."""
-    code = (
-        "import ray, sys; context = ray.init(address='local', num_cpus=2, include_dashboard=True, "
-        "object_store_memory=100 << 20, log_to_driver=False); "
-        "print(context.dashboard_url, flush=True); sys.stdin.read()"
-    )
+    """A Ray that knows nothing of this project, beside others; its dashboard's address."""
+    ports = free_ports(4)
+    names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
+    command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=true"]
+    command += ["--object-store-memory=100000000", "--disable-usage-stats"]
+    command += [f"--{name}={port}" for name, port in zip(names, ports, strict=True)]
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "TF_"))}
     process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        env={**clean, **env, "RAY_USAGE_STATS_ENABLED": "0"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        command,
+        env={**clean, **env, **OPEN},
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        text=True,
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
     try:
-        yield f"http://{process.stdout.readline().strip()}"
+        yield f"http://127.0.0.1:{ports[1]}"
     finally:
-        process.stdin.close()
+        process.terminate()
         process.wait(timeout=60)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens at."""
+    with ExitStack() as opened:
+        sockets = [opened.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
 
 
 def submit(dashboard: str, given: dict[str, Any]) -> str:
     """Output of `ray job submit -- python jobs/train.py ...`, which has to end well."""
-    ray = str(Path(sys.executable).parent / "ray")
-    command = [ray, "job", "submit", "--address", dashboard, "--working-dir", str(REPOSITORY)]
+    command = [RAY, "job", "submit", "--address", dashboard, "--working-dir", str(REPOSITORY)]
     command += ["--", sys.executable, "jobs/train.py"]
     command += [f"{key}={json.dumps(value)}" for key, value in given.items()]
-    env = {**os.environ, "RAY_AUTH_MODE": "token"}  # what a local ray.init asks of its clients
+    env = {**os.environ, **OPEN}
     for _ in range(30):
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=400, env=env
         )
-        if "No available agent" not in done.stderr:  # a busy machine starts it late
-            break
+        if not any(early in done.stderr for early in ("No available agent", "Failed to connect")):
+            break  # a busy machine starts both late
         time.sleep(2)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
