@@ -98,7 +98,7 @@ def cluster(env: dict[str, str]) -> Iterator[str]:
         yield f"http://127.0.0.1:{ports[1]}"
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        process.wait(timeout=180)  # it gives all of its processes time to end
 
 
 def free_ports(count: int) -> list[int]:
