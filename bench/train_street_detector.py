@@ -1,15 +1,14 @@
 """Trains the detector the package ships: synthetic streets in, street-ssd-320.tflite out.
 
-    python bench/train_street_detector.py --work runs/street-ssd --install
+    python bench/train_street_detector.py --work runs/street --install
 
-On 2 CPU cores: about 10 minutes of rendering, 40 of training when nothing else runs (0.6 s a step;
-72 on a busy machine), 2 of export and evaluation; under 4 GB of memory. Expected on the unseen
-drives: AP50 of vehicles 0.59 (all figures in models/shipped/CARD.md). Seeds fix the drives; the
-order of the frames and TensorFlow's sums vary, so a second run does not give the same weights.
+Seeds fix the drives and the order of the frames; TensorFlow's sums vary, so a second run does not
+give quite the same weights. Times and figures are in models/shipped/CARD.md.
 
 Each stage leaves its files under --work and is skipped or resumed when they are there: render
-(a TFRecord a drive), train (checkpoints), export, evaluate (through the package's own detector, on
-drives of other seeds). `--install` copies the result into the package and its figures into CARD.md.
+(a TFRecord a drive), train (`urbandet train` with configs/runs/train-street.yaml), export, evaluate
+(through the package's own detector, on drives of other seeds). `--install` copies the result into
+the package and its figures into CARD.md.
 """
 
 from __future__ import annotations
@@ -26,11 +25,15 @@ from pathlib import Path
 
 import numpy as np
 
+from urbandet_ray.commands.display import train_progress
+from urbandet_ray.commands.export import export
+from urbandet_ray.commands.train import TrainReport
+from urbandet_ray.commands.train import train as train_run
+from urbandet_ray.config import TrainConfig, load_config
 from urbandet_ray.errors import RunError
 from urbandet_ray.evaluation import FrameResult, Metrics, evaluate
 from urbandet_ray.frames import Frame, Image, Truth
 from urbandet_ray.labels import STREET_LABELS, ClassMapping, LabelMap
-from urbandet_ray.models import odapi
 from urbandet_ray.models.loading import ModelSpec, load_detector
 from urbandet_ray.models.shipped import SHIPPED_FOLDER
 from urbandet_ray.records.images import decode_frame, encode_jpeg
@@ -44,7 +47,7 @@ TRAIN_SEED, VALIDATION_SEED = 10_000, 20_000
 
 TRAIN_DRIVES, VALIDATION_DRIVES = 150, 12
 
-CHECKPOINT_EVERY = 50
+CONFIG = Path(__file__).resolve().parents[1] / "configs" / "runs" / "train-street.yaml"
 
 FRAMES_A_DRIVE, FPS = 12, 1.5
 """Frames of a drive and their rate: neighbours 0.67 s apart differ enough to be worth learning."""
@@ -61,10 +64,9 @@ MODEL_LABELS = LabelMap.parse((SHIPPED_FOLDER / "label_map.pbtxt").read_text("ut
 
 
 def render(work: Path, train_drives: int, validation_drives: int, workers: int) -> None:
-    """Write the drives that are missing: small frames with the model's ids to learn from, and
-    full-size ones with the street's ids to be judged on."""
+    """Write the drives that are missing: small frames to learn from, full-size ones to judge on."""
     jobs: list[tuple[Path, int, int | None]] = [
-        (work / "validation", VALIDATION_SEED + i, None) for i in range(validation_drives)
+        (work / "val", VALIDATION_SEED + i, None) for i in range(validation_drives)
     ]
     jobs += [(work / "train", TRAIN_SEED + i, TRAIN_SIDE_PX) for i in range(train_drives)]
     jobs = [job for job in jobs if not _drive_path(job[0], job[1]).exists()]
@@ -88,9 +90,7 @@ def _render_one(job: tuple[Path, int, int | None]) -> Path:
     def frames() -> Iterator[Frame]:
         for index, (image, truth) in enumerate(render_drive(seed, FRAMES_A_DRIVE, fps=FPS)):
             key = f"street-{seed}-{index:03d}"
-            stored, labels = image, truth
-            if learn_side is not None:
-                stored, labels = _shrink(image, truth, learn_side)
+            stored, labels = _as_learnt(image, truth, learn_side or image.shape[0])
             size_wh = (stored.shape[1], stored.shape[0])
             yield Frame(key, path.stem, encode_jpeg(stored, 92), "jpeg", size_wh, labels)
 
@@ -98,8 +98,8 @@ def _render_one(job: tuple[Path, int, int | None]) -> Path:
     return path
 
 
-def _shrink(image: Image, truth: Truth, side: int) -> tuple[Image, Truth]:
-    """The frame as the model learns it: side x side px, the model's class ids."""
+def _as_learnt(image: Image, truth: Truth, side: int) -> tuple[Image, Truth]:
+    """The frame at side x side px, with the model's class ids."""
     import cv2
 
     small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
@@ -109,53 +109,32 @@ def _shrink(image: Image, truth: Truth, side: int) -> tuple[Image, Truth]:
     return small.astype(np.uint8), Truth.of(boxes, ids, truth.class_texts)
 
 
-def train(work: Path, steps: int | None) -> float:
-    """Train from the last checkpoint, or from scratch; hours it took."""
-    config = odapi.read_pipeline_config(SHIPPED_FOLDER / "pipeline.config")
+def train(work: Path, steps: int | None) -> TrainReport:
+    """Train as CONFIG says; an unfinished run goes on."""
+    shutil.copy(SHIPPED_FOLDER / "label_map.pbtxt", work)
+    settings = {
+        "pipeline": str(SHIPPED_FOLDER / "pipeline.config"),
+        "data": str(work),
+        "output": str(work / "run"),
+    }
     if steps is not None:
-        config.train_config.num_steps = steps
-        rate = config.train_config.optimizer.adam_optimizer.learning_rate
-        rate.cosine_decay_learning_rate.total_steps = steps
-    for reader, folder in ((config.train_input_reader, "train"),
-                           (config.eval_input_reader[0], "validation")):  # fmt: skip
-        reader.label_map_path = str(SHIPPED_FOLDER / "label_map.pbtxt")
-        reader.tf_record_input_reader.input_path[:] = [str(work / folder / "street-*.tfrecord")]
-    path = work / "pipeline.config"
-    path.write_text(str(config), "utf-8")
-    started = time.monotonic()
-    odapi.train(
-        path,
-        work / "model",
-        steps=config.train_config.num_steps,
-        checkpoint_every=CHECKPOINT_EVERY,
-        checkpoints_kept=3,
-        steps_per_call=CHECKPOINT_EVERY,
-    )
-    return (time.monotonic() - started) / 3600
-
-
-def export(work: Path, weights: odapi.Weights) -> Path:
-    """Export the newest checkpoint, as the package ships it."""
-    folder = work / "export" / weights
-    exported = odapi.export_tflite(
-        work / "pipeline.config", work / "model", folder, weights=weights
-    )
-    shutil.copy(SHIPPED_FOLDER / "label_map.pbtxt", folder)
-    return exported
+        settings["steps"] = str(steps)
+    with train_progress() as on_notice:
+        return train_run(load_config(TrainConfig, CONFIG, settings), on_notice=on_notice)
 
 
 def judge(model: Path, work: Path, score_min: float = 0.02) -> tuple[Metrics, float]:
     """COCO metrics on the validation drives through the package's detector, and ms a frame."""
-    detector = load_detector(ModelSpec(str(model), score_min=score_min), Storage())
+    detector = load_detector(ModelSpec(str(model), score_min=score_min), Storage(), MODEL_LABELS)
     results, seconds = [], 0.0
-    for path in sorted((work / "validation").glob("street-*.tfrecord")):
+    for path in sorted((work / "val").glob("street-*.tfrecord")):
         for frame, truth, image in _labelled(path):
             started = time.perf_counter()
             (found,) = detector.detect([image])
             seconds += time.perf_counter() - started
             size_wh = (image.shape[1], image.shape[0])
             results.append(FrameResult(frame.frame_key, size_wh, truth, found))
-    return evaluate(results, STREET_LABELS), 1000 * seconds / len(results)
+    return evaluate(results, MODEL_LABELS), 1000 * seconds / len(results)
 
 
 def _labelled(path: Path) -> Iterator[tuple[Frame, Truth, Image]]:
@@ -187,7 +166,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--validation-drives", type=int, default=VALIDATION_DRIVES)
     parser.add_argument("--steps", type=int, help="instead of the config's num_steps")
     parser.add_argument("--workers", type=int, default=2, help="processes that render")
-    parser.add_argument("--weights", default="float16", help="float32, float16 or dynamic-range")
     parser.add_argument("--install", action="store_true", help="into the package, with the card")
     return parser.parse_args()
 
@@ -196,13 +174,16 @@ def main() -> None:
     """Run the stages in order."""
     asked = _parse()
     work: Path = asked.work.resolve()
-    model = work / "export" / asked.weights / "model.tflite"
+    model = work / "run" / "exports" / "best-tflite-float16" / "model.tflite"
     if "render" in asked.stages:
         render(work, asked.train_drives, asked.validation_drives, asked.workers)
     if "train" in asked.stages:
-        print(f"trained for {train(work, asked.steps):.2f} hours", flush=True)
+        started = time.monotonic()
+        print(train(work, asked.steps).to_text())
+        print(f"{(time.monotonic() - started) / 60:.0f} minutes", flush=True)
     if "export" in asked.stages:
-        print(f"exported {export(work, asked.weights)}: {model.stat().st_size:,} bytes", flush=True)
+        made = export(str(work / "run"), storage=Storage(), format="tflite", weights="float16")
+        print(made.to_text(), flush=True)
     if "evaluate" in asked.stages:
         metrics, frame_ms = judge(model, work)
         figures = f"{metrics.to_text()}\n\n{frame_ms:.1f} ms a frame (1 thread, decode not counted)"

@@ -2,12 +2,13 @@
 
     python bench/training.py --data data/waymo --pipeline ssd_mobilenet_v2_fpnlite_320
 
-Both are built in one process and take turns, some steps each, since timings on shared machines only
-compare as ratios. Theirs is model_lib_v2.eager_train_step in a tf.function over inputs.train_input,
-what its train_loop runs; ours is the step and the input of `urbandet train`. About 5 minutes on 2
-cores with the default model. Also measured: the share of our steps spent waiting for input, the
-input alone against what the steps take, and what a checkpoint to S3 (moto, over HTTP on loopback,
-on the same cores) adds to the step it is made behind and to those while it is carried away.
+Both are built in one process and take turns step by step, since timings on shared machines only
+compare as ratios; a round's ratio is the median of its pairs, the figure that of the rounds. Theirs
+is model_lib_v2.eager_train_step in a tf.function over inputs.train_input, what its train_loop runs;
+ours is the step and the input of `urbandet train`. About 5 minutes on 2 cores with the default
+model. Also measured: the share of our steps spent waiting for input, the input alone against what
+the steps take, and what a checkpoint to S3 (moto, over HTTP on loopback, on the same cores) adds to
+the step it is made behind and to those while it is carried away.
 
 Several --pipeline may follow each other; each is a process of its own.
 """
@@ -153,10 +154,11 @@ def checkpoint_costs(ours: OurSteps, rounds: int) -> tuple[list[float], list[flo
     """What a checkpoint adds to a step as a share of it: to its own, and to the three behind."""
     own, beside = [], []
     with s3_server() as storage, tempfile.TemporaryDirectory() as scratch:
-        saver = RunCheckpoints("s3://bench/run", storage, Path(scratch), carries=True)
+        saver = RunCheckpoints("s3://bench/run", storage, Path(scratch), carries=True, alone=True)
         whole = ours.checkpoint()
-        saver.save(LAST, whole, {"step": 0})  # the first one connects
-        saver.wait()
+        for _ in range(2):  # once a run: connecting, tracing
+            saver.save(LAST, whole, {"step": 0})
+            saver.wait()
         for number in range(1, rounds + 1):
             plain = float(np.median([ours()[0] for _ in range(4)]))
             begin = time.perf_counter()
@@ -184,13 +186,16 @@ def measure(options: argparse.Namespace, pipeline: str) -> dict[str, Any]:
         theirs(), ours()
     ratios, waits, seconds = [], [], []
     for _ in range(options.rounds):
-        their_s = sum(theirs() for _ in range(options.steps))
-        taken = [ours() for _ in range(options.steps)]
-        our_s = sum(one for one, _ in taken)
-        ratios.append(our_s / their_s)
-        waits.append(sum(waited for _, waited in taken) / our_s)
+        turns = [(theirs(), *ours()) for _ in range(options.steps)]  # step by step
+        their_s, our_s, waited = np.sum(turns, axis=0).tolist()
+        ratios.append(float(np.median([our / their for their, our, _ in turns])))
+        waits.append(waited / our_s)
         seconds.append(our_s / options.steps)
-        print(f"{pipeline}: ours / theirs {ratios[-1]:.3f}, waiting {waits[-1]:.1%}", flush=True)
+        print(
+            f"{pipeline}: ours / theirs {ratios[-1]:.3f} ({our_s / their_s:.3f} in all), "
+            f"waiting {waits[-1]:.1%}",
+            flush=True,
+        )
     own, beside = checkpoint_costs(ours, options.rounds)
     batches, count = iter(ours.feed.batches(0)), 40
     next(batches)

@@ -150,8 +150,32 @@ def test_bfloat16_tflite_deflates_and_answers_alike(run: Path, tmp_path: Path) -
 
 
 def test_unknown_weights_are_refused(run: Path) -> None:
-    with pytest.raises(ConfigError, match=r"weights is 'int4': give float32 or bfloat16"):
+    with pytest.raises(ConfigError, match=r"weights is 'int4': give float32, bfloat16 or"):
         export(str(run), storage=Storage(), weights="int4")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="float16 weights are for tflite"):
+        export(str(run), storage=Storage(), weights="float16")
+
+
+def test_float16_tflite_takes_half(run: Path, tmp_path: Path) -> None:
+    full, half = (
+        Path(
+            export(
+                str(run),
+                out=str(tmp_path / weights),
+                storage=Storage(),
+                format="tflite",
+                weights=weights,
+            ).model
+        )
+        for weights in ("float32", "float16")
+    )
+    assert half.stat().st_size < 0.75 * full.stat().st_size  # the graph itself is not small here
+    image = np.random.default_rng(2).integers(0, 256, (64, 64, 3), np.uint8)
+    scores = [
+        load_detector(ModelSpec(str(one), score_min=0.0), Storage()).detect([image])[0].scores
+        for one in (full, half)
+    ]
+    assert 0 < np.abs(scores[0] - scores[1]).max() < 0.01
 
 
 @pytest.mark.s3

@@ -8,7 +8,7 @@ import pytest
 
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.models.odapi import open_odapi
-from urbandet_ray.training.batchnorm import reestimate, set_mode
+from urbandet_ray.training.batchnorm import reestimate, set_mode, settled
 
 pytestmark = pytest.mark.train
 
@@ -40,6 +40,16 @@ def test_the_averages_become_those_of_all_batches_as_one(momentum: float) -> Non
     assert moved == 1
     assert layer.moving_mean.numpy() == pytest.approx(whole.mean(0), abs=1e-4)
     assert layer.moving_variance.numpy() == pytest.approx(whole.var(0), rel=1e-4)
+
+
+def test_averages_settle_in_time_that_their_decay_says() -> None:
+    """0.997 of the start goes with each step: 1 % of it is left after 1,533."""
+    norm = open_odapi().tf.keras.layers.BatchNormalization
+    layers = [norm(momentum=0.9), norm(momentum=0.997)]
+    assert not settled(layers, 4)
+    assert not settled(layers, 1532)
+    assert settled(layers, 1533)
+    assert settled([], 0)
 
 
 def test_far_off_averages_leave_no_trace() -> None:

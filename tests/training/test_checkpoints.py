@@ -1,6 +1,7 @@
 """Checkpoints of a run folder: what counts, what is kept, what comes back."""
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 from urbandet_ray.errors import RunError, StorageError
 from urbandet_ray.storage import Storage
 from urbandet_ray.training.checkpoints import BEST, LAST, RunCheckpoints
+
+# read while tests are collected, so before any of them imports TensorFlow into this process
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 
 class Written:
@@ -19,9 +23,13 @@ class Written:
     def __init__(self, content: str) -> None:
         self.content = content
 
-    def write(self, prefix: str) -> None:
+    def write(self, prefix: str, options: None = None) -> None:
+        assert options is None
         Path(f"{prefix}.index").write_text(f"index {self.content}")
         Path(f"{prefix}.data-00000-of-00001").write_text(self.content)
+
+    def sync(self) -> None:
+        pass
 
 
 def checkpoints(tmp_path: Path, storage: Storage | None = None, **options: object):
@@ -96,6 +104,36 @@ def test_saving_returns_before_a_slow_store_has_it(tmp_path: Path) -> None:
     go_on.set()
     one.close()
     assert json.loads((tmp_path / "run/last/state.json").read_text())["step"] == 1
+
+
+@pytest.mark.train
+def test_a_single_worker_goes_on_while_tensorflow_writes(tmp_path: Path) -> None:
+    """What is saved is what the variables were when it was asked for, slots and counters too."""
+    from urbandet_ray.models.odapi import open_odapi
+
+    tf = open_odapi().tf
+    weight, step = tf.Variable([1.0, 2.0]), tf.Variable(0, dtype=tf.int64)
+    optimizer = tf.keras.optimizers.legacy.SGD(1.0, momentum=0.5)
+    whole = tf.train.Checkpoint(weight=weight, optimizer=optimizer, step=step)
+    optimizer.apply_gradients([(tf.ones(2), weight)])
+    one = checkpoints(tmp_path, alone=True, keep=9)
+    expected = {}
+    for number in range(3):
+        slot = optimizer.get_slot(weight, "momentum")
+        expected[number] = [*weight.numpy().tolist(), *slot.numpy().tolist(), int(step)]
+        one.save(LAST, whole, {"step": number})
+        optimizer.apply_gradients([(tf.ones(2), weight)])
+        step.assign_add(1)
+    one.close()
+    for number, values in expected.items():
+        read = tf.train.load_checkpoint(str(tmp_path / f"run/last/ckpt-{number}"))
+        slot = "weight/.OPTIMIZER_SLOT/optimizer/momentum/.ATTRIBUTES/VARIABLE_VALUE"
+        found = [
+            *read.get_tensor("weight/.ATTRIBUTES/VARIABLE_VALUE").tolist(),
+            *read.get_tensor(slot).tolist(),
+            int(read.get_tensor("step/.ATTRIBUTES/VARIABLE_VALUE")),
+        ]
+        assert found == values
 
 
 def test_an_upload_that_failed_is_an_error(tmp_path: Path) -> None:

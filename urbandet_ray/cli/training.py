@@ -115,6 +115,7 @@ class ExportWeights(StrEnum):
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
 
 
 class Kept(StrEnum):
@@ -135,7 +136,10 @@ def export(
     ),
     checkpoint: Annotated[Kept, typer.Option(help="Best mAP, or the last.")] = Kept.BEST,
     weights: Annotated[
-        ExportWeights, typer.Option(help="bfloat16 rounds them; the file deflates to half.")
+        ExportWeights,
+        typer.Option(
+            help="bfloat16 rounds them; the file deflates to half. float16 (TFLite) halves it."
+        ),
     ] = ExportWeights.FLOAT32,
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,

@@ -22,7 +22,7 @@ from urbandet_ray.storage.uris import parse_uri
 from urbandet_ray.training.pruning import round_checkpoint, round_tflite
 
 Format = Literal["savedmodel", "tflite"]
-Weights = Literal["float32", "bfloat16"]
+Weights = Literal["float32", "bfloat16", "float16"]
 MARKER = "export.json"
 """Written last: a folder without it holds no whole export."""
 
@@ -75,13 +75,13 @@ def export(
     Args:
         run_uri: training run folder, local or s3://.
         out: folder of the export; None is exports/CHECKPOINT-FORMAT in the run folder, with
-            -bfloat16 behind it where weights are rounded.
+            their name behind it where weights are rounded.
         storage: opens both.
         checkpoint: which of the run's.
         format: a SavedModel, or a TFLite file (SSDs alone).
-        weights: float32 as trained, or rounded to bfloat16 and still stored as float32, so that
-            whatever runs the one runs the other; deflated it takes about half. In a TFLite file
-            the kernels are.
+        weights: float32 as trained; rounded to bfloat16 and still stored as float32, so that
+            whatever runs the one runs the other (deflated it takes about half; in a TFLite file
+            the kernels are); or float16, in a TFLite file of half the size.
 
     Raises:
         ConfigError: an unknown format, checkpoint or kind of weights, or a folder that holds
@@ -93,9 +93,11 @@ def export(
         raise ConfigError(f"checkpoint is {checkpoint!r}: give best or last")
     if format not in ("savedmodel", "tflite"):
         raise ConfigError(f"format is {format!r}: give savedmodel or tflite")
-    if weights not in ("float32", "bfloat16"):
-        raise ConfigError(f"weights is {weights!r}: give float32 or bfloat16")
-    name = f"{checkpoint}-{format}" + ("-bfloat16" if weights == "bfloat16" else "")
+    if weights not in ("float32", "bfloat16", "float16"):
+        raise ConfigError(f"weights is {weights!r}: give float32, bfloat16 or float16")
+    if weights == "float16" and format != "tflite":
+        raise ConfigError("float16 weights are for tflite: give bfloat16, or --format tflite")
+    name = f"{checkpoint}-{format}" + ("" if weights == "float32" else f"-{weights}")
     target = (out or join_uri(run_uri, "exports", name)).rstrip("/")
     _check_target(target, storage)
     with tempfile.TemporaryDirectory(prefix="urbandet-export-") as scratch:
@@ -169,7 +171,8 @@ def _export(source: Path, made: Path, format: Format, weights: Weights, prefix: 
     checkpoint, rounds = source / "checkpoint", weights == "bfloat16"
     try:
         if format == "tflite":
-            file = export_tflite(config, checkpoint, made, weights="float32")
+            half = weights == "float16"
+            file = export_tflite(config, checkpoint, made, weights="float16" if half else "float32")
             if rounds:
                 file.write_bytes(round_tflite(file.read_bytes()))
             return file.name

@@ -101,9 +101,9 @@ class BatchNormConfig(Section):
 
     mode: Literal["train", "freeze", "sync"] = "train"
     """Own batch's statistics, the checkpoint's, or those of all workers together."""
-    reestimate_batches: Count = 0
-    """Batches to measure the moving averages anew with before each evaluation: short runs end
-    before the averages have settled. 0 leaves them."""
+    reestimate_batches: Count | None = None
+    """Batches to measure the moving averages anew with before an evaluation. None is 16 where the
+    run started from random weights and the averages have not settled yet; 0 leaves them."""
 
 
 class EvaluationConfig(Section):

@@ -1,7 +1,7 @@
 """The one door to the TF Object Detection API (the `object_detection` package).
 
 It is the December 2022 tree, written for Keras 2 and for a TensorFlow that still had estimators.
-`open_odapi` mends what newer TensorFlow took away, before the package's first import; `train`,
+`open_odapi` mends what newer TensorFlow took away, before the package's first import;
 `export_saved_model` and `export_tflite` then call the package's own code.
 """
 
@@ -189,59 +189,6 @@ def parse_pipeline_config(text: str, name: str) -> Any:
         return text_format.Parse(text, message)
     except text_format.ParseError as error:
         raise ConfigError(f"{name} is not a pipeline config of the OD API: {error}") from error
-
-
-def train(
-    pipeline_config: Path,
-    model_dir: Path,
-    *,
-    steps: int,
-    checkpoint_every: int = 1000,
-    checkpoints_kept: int = 5,
-    steps_per_call: int = 100,
-) -> None:
-    """Train with the OD API's own loop, from scratch or from the last checkpoint in `model_dir`.
-
-    Writes ckpt-*.{index,data} and TensorBoard events under `model_dir`/train; the records and the
-    label map the config names must be local files.
-
-    Args:
-        steps: optimizer steps of the whole run, those of earlier tries included.
-        checkpoint_every: steps between checkpoints; divides `steps`, or the last would be lost.
-        steps_per_call: steps inside one graph call; divides `checkpoint_every`.
-
-    Raises:
-        ConfigError: not a pipeline config, or the step counts do not divide.
-        NotFoundError: the config, the label map or the training records do not exist.
-    """
-    if min(steps, checkpoint_every, steps_per_call) < 1:
-        raise ConfigError("steps, checkpoint_every and steps_per_call start at 1")
-    for whole, part in ((steps, checkpoint_every), (checkpoint_every, steps_per_call)):
-        if whole % part:
-            raise ConfigError(
-                f"{whole} steps are no multiple of {part}: the steps after the last checkpoint "
-                "would be lost; choose counts that divide"
-            )
-    odapi = open_odapi()
-    reader = read_pipeline_config(pipeline_config).train_input_reader
-    _need_files(odapi, reader.label_map_path, "label map", pipeline_config)
-    for pattern in reader.tf_record_input_reader.input_path:
-        _need_files(odapi, pattern, "training records", pipeline_config)
-    odapi.tf.compat.v1.logging.set_verbosity("INFO")
-    odapi.model_lib_v2.train_loop(
-        pipeline_config_path=str(pipeline_config),
-        model_dir=str(model_dir),
-        train_steps=steps,
-        checkpoint_every_n=checkpoint_every,
-        checkpoint_max_to_keep=checkpoints_kept,
-        record_summaries=False,
-        num_steps_per_iteration=steps_per_call,
-    )
-
-
-def _need_files(odapi: ObjectDetection, pattern: str, what: str, config: Path) -> None:
-    if not pattern or not odapi.tf.io.gfile.glob(pattern):
-        raise NotFoundError(f"{config} names {what} at {pattern!r}: no such file")
 
 
 def last_checkpoint(checkpoint_dir: Path) -> str:

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from urbandet_ray.errors import ConfigError
 
+REESTIMATE_BATCHES = 16
+"""Passes, unless the run config says how many."""
+
 
 def set_mode(pipeline: Any, mode: str) -> None:
     """Edit a pipeline.config before its model is built.
@@ -67,6 +70,11 @@ def _synchronise(message: Any) -> int:
             parts = [value] if hasattr(value, "ListFields") else list(value)
             changed += sum(_synchronise(part) for part in parts)
     return changed
+
+
+def settled(batch_norms: Sequence[Any], steps: int) -> bool:
+    """Whether so many steps leave less than 1 % of what the moving averages began with."""
+    return all(float(layer.momentum) ** steps < 0.01 for layer in batch_norms)
 
 
 def reestimate(batch_norms: Sequence[Any], forward: Callable[[], object], batches: int) -> int:

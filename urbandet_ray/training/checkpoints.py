@@ -3,8 +3,8 @@
     last/ckpt-120.index, .data-00000-of-00001, checkpoint    readable by the OD API's own tools
     last/state.json                                          written last: it makes the others count
 
-TensorFlow writes to a local folder; a thread carries the files to the run folder meanwhile, so that
-a slow store does not hold the steps up.
+A step waits for a copy of the variables only: TensorFlow writes that to a local folder and a thread
+carries the files to the run folder meanwhile, so that neither holds the steps up.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from urbandet_ray.errors import NotFoundError, RunError
+from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.storage import Storage, join_uri
 
 LAST, BEST = "last", "best"
@@ -46,6 +47,7 @@ class RunCheckpoints:
         scratch: a local folder of this worker's.
         carries: whether this worker's files go to the run folder; with several workers all have to
             save, since batch-norm averages are collected from each, and one carries.
+        alone: no other worker saves with this one; with several, TensorFlow writes while they wait.
         keep: checkpoints left in last/.
         beside: called in the same thread before a checkpoint counts, to bring logs along.
     """
@@ -57,6 +59,7 @@ class RunCheckpoints:
         scratch: Path,
         *,
         carries: bool,
+        alone: bool = False,
         keep: int = 2,
         beside: Callable[[], None] = lambda: None,
     ) -> None:
@@ -64,13 +67,14 @@ class RunCheckpoints:
         self._storage = storage
         self._scratch = scratch
         self._carries = carries
+        self._alone = alone
         self._keep = keep
         self._beside = beside
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._under_way: Future[None] | None = None
 
     def save(self, kind: str, checkpoint: Any, state: State) -> None:
-        """Write a tf.train.Checkpoint; returns when it is on the local disk.
+        """Save a tf.train.Checkpoint as it is now; what it holds may change when this returns.
 
         Waits for the one before to arrive first, so at most one is on its way.
 
@@ -82,10 +86,16 @@ class RunCheckpoints:
         folder.mkdir(parents=True, exist_ok=True)
         name = f"ckpt-{state['step']}"
         checkpoint.save_counter  # noqa: B018 - makes it: the OD API's exporter looks for one
-        checkpoint.write(str(folder / name))
+        options = None
+        if self._alone:
+            options = open_odapi().tf.train.CheckpointOptions(enable_async=True)
+        checkpoint.write(str(folder / name), options=options)
         if self._carries:
-            self._under_way = self._thread.submit(self._carry, kind, folder, name, state)
+            self._under_way = self._thread.submit(
+                self._carry, kind, folder, name, state, checkpoint.sync
+            )
         else:
+            checkpoint.sync()
             _remove(folder, name)
 
     def wait(self) -> None:
@@ -109,7 +119,10 @@ class RunCheckpoints:
         """The newest whole checkpoint, brought to this machine; None where there is none."""
         return fetch_checkpoint(self._run_uri, kind, self._storage, self._scratch / "restored")
 
-    def _carry(self, kind: str, folder: Path, name: str, state: State) -> None:
+    def _carry(
+        self, kind: str, folder: Path, name: str, state: State, written: Callable[[], None]
+    ) -> None:
+        written()  # waits for it
         uri = join_uri(self._run_uri, kind)
         for path in sorted(folder.glob(f"{name}.*")):
             self._storage.upload_file(path, join_uri(uri, path.name))

@@ -16,7 +16,12 @@ import numpy as np
 from urbandet_ray.evaluation import FrameResult
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.rendering.annotate import Annotator
-from urbandet_ray.training.batchnorm import kept_averages, reestimate
+from urbandet_ray.training.batchnorm import (
+    REESTIMATE_BATCHES,
+    kept_averages,
+    reestimate,
+    settled,
+)
 from urbandet_ray.training.board import Board
 from urbandet_ray.training.building import build, build_schedule, start_weights
 from urbandet_ray.training.checkpoints import BEST, RestorePoint, RunCheckpoints
@@ -65,6 +70,7 @@ class Worker:
             plan.storage,
             self.scratch / "checkpoints",
             carries=place.rank == 0,
+            alone=place.world == 1,
             keep=plan.config.checkpoint.keep,
             beside=lambda: self.board.bring() if self.board is not None else None,
         )
@@ -110,7 +116,13 @@ class Worker:
     def weights_to_judge(self) -> Iterator[None]:
         """While this is open the model has the weights that would be exported: averaged ones, and
         batch-norm averages that were measured with them."""
-        built, count = self._built, self.plan.config.batch_norm.reestimate_batches
+        built = self._built
+        count = self.plan.config.batch_norm.reestimate_batches
+        if count is None:
+            unsettled = self.plan.fine_tune is None and not settled(
+                built.model.batch_norms, self.step
+            )
+            count = REESTIMATE_BATCHES if unsettled else 0
         with ExitStack() as opened:
             if built.average is not None:
                 opened.enter_context(built.average.swapped())
