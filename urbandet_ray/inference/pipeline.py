@@ -172,6 +172,11 @@ def _stream(
                 if isinstance(content, ShardSummary):
                     yield content
     except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError) as error:
+        if getattr(error, "actor_init_failed", False):
+            raise RunError(
+                f"an actor could not start: {str(error).strip().splitlines()[-1]} Does a worker "
+                "have the packages and modules that the driver has (--working-dir, a runtime_env)?"
+            ) from None
         raise RunError(
             f"an actor died {SHARD_RETRIES + 1} times over the same shard (out of memory, or a "
             f"crash in the model?): {str(error).splitlines()[0]} Ray's logs say more; with fewer "
