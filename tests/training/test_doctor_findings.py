@@ -9,6 +9,7 @@ import pytest
 
 from urbandet_ray.commands.doctor import Diagnosis, diagnose
 from urbandet_ray.errors import ConfigError
+from urbandet_ray.models.zoo import model_config_path
 from urbandet_ray.training.doctor.examine import corrected
 from urbandet_ray.training.doctor.findings import Finding
 
@@ -347,3 +348,18 @@ def test_what_is_no_pipeline_config(doctor: Doctor, change: tuple[str, str], mes
         doctor(change)
     assert "\n" not in str(caught.value)
     assert "pipeline.config:" in str(caught.value)
+
+
+def test_batch_norm_frozen_over_random_weights_is_found(tmp_path: Path) -> None:
+    """With a checkpoint it is right to freeze it; without one, losses run into the hundreds."""
+    text = model_config_path("faster_rcnn_resnet50_v1_640").read_text()
+    config = tmp_path / "pipeline.config"
+    config.write_text(re.sub(r"fine_tune_checkpoint: .*", "", text))
+    found = diagnose(config)
+    finding = only(found, "frozen-batch-norm")
+    assert "activations grow" in finding.what
+    place = "model.faster_rcnn.feature_extractor.batch_norm_trainable"
+    assert finding.place == place
+    assert value_at(corrected(found.examination)[0], place) is True
+    config.write_text(text.replace("batch_norm_trainable: false", "batch_norm_trainable: true"))
+    assert "frozen-batch-norm" not in codes(diagnose(config))

@@ -26,6 +26,7 @@ _PARTS = {
     ),
 }
 _PLACEHOLDER = "PATH_TO_BE_CONFIGURED/"
+_FROZEN = "model.faster_rcnn.feature_extractor.batch_norm_trainable"
 _SHOWN = 3
 _SIDE = 256
 """Image side [px] that gives every pyramid level a cell; EfficientDet refuses 128."""
@@ -50,6 +51,7 @@ def check_checkpoint(case: Case, folder: Path, *, buildable: bool = True) -> Ite
             "of thousands of steps",
             "name a pretrained checkpoint of the same model (.../checkpoint/ckpt-0)",
         )
+        yield from _check_frozen(case)
         return
     if train.fine_tune_checkpoint_version != 2:
         yield case.finding(
@@ -81,6 +83,23 @@ def check_checkpoint(case: Case, folder: Path, *, buildable: bool = True) -> Ite
     yield from findings
     if prefix is not None:
         yield from _check_content(case, prefix, kind or "classification", buildable)
+
+
+def _check_frozen(case: Case) -> Iterator[Finding]:
+    """Random weights under batch norm that is not trained: nothing keeps activations in bounds."""
+    model = case.config.model
+    if model.WhichOneof("model") != "faster_rcnn":
+        return
+    if not model.faster_rcnn.feature_extractor.batch_norm_trainable:
+        yield case.finding(
+            "warning",
+            "frozen-batch-norm",
+            _FROZEN,
+            "batch norm is frozen at mean 0 and variance 1 over random weights: activations grow "
+            "from layer to layer, losses of hundreds are usual and little is learnt",
+            "batch_norm_trainable: true, or a pretrained checkpoint",
+            setting(_FROZEN, True),
+        )
 
 
 def _wrong_type(case: Case, what: str, offered: str) -> Finding:
