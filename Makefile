@@ -44,7 +44,7 @@ lint: .venv/all
 # uv writes no index address into a lock; its own version is pinned so that a lock is reproducible
 lock: .venv/made
 	$(BIN)/pip install --quiet uv==0.13.9
-	$(BIN)/uv pip compile pyproject.toml --extra train --extra dev --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra train --extra fast --extra convert --extra dev --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements/all.lock
 	$(BIN)/uv pip compile pyproject.toml --constraints requirements/all.lock --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements/core.lock

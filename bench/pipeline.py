@@ -30,6 +30,7 @@ import json
 import mmap
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -189,6 +190,7 @@ def in_own_process(records: Path, run: Path, model: Sequence[str]) -> dict:
         page_us = pool.submit(touch_memory).result()
     command = [sys.executable, __file__, "--run", str(records), str(run), *model]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    shutil.rmtree(run, ignore_errors=True)  # a run of 16,000 frames takes 1.5 GB
     if done.returncode:
         raise SystemExit(done.stderr)
     return {**json.loads(done.stdout.splitlines()[-1]), "page_us": page_us}

@@ -174,7 +174,7 @@ def main() -> None:
     """Run the stages in order."""
     asked = _parse()
     work: Path = asked.work.resolve()
-    model = work / "run" / "exports" / "best-tflite-float16" / "model.tflite"
+    model = work / "run" / "exports" / "best-stock-tflite-fp16" / "model.tflite"
     if "render" in asked.stages:
         render(work, asked.train_drives, asked.validation_drives, asked.workers)
     if "train" in asked.stages:
@@ -182,7 +182,7 @@ def main() -> None:
         print(train(work, asked.steps).to_text())
         print(f"{(time.monotonic() - started) / 60:.0f} minutes", flush=True)
     if "export" in asked.stages:
-        made = export(str(work / "run"), storage=Storage(), format="tflite", weights="float16")
+        made = export(str(work / "run"), storage=Storage(), format="stock-tflite", precision="fp16")
         print(made.to_text(), flush=True)
     if "evaluate" in asked.stages:
         metrics, frame_ms = judge(model, work)

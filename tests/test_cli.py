@@ -100,6 +100,18 @@ MISTAKES = {
         "actors.maxx: unknown key; did you mean 'max'",
     ),
     "no key=value": (["{records}", "--out", "{tmp}/run", "--set", "fast"], "key=value"),
+    "tiles that are no grid": (
+        ["{records}", "--out", "{tmp}/run", "--tiles", "3"],
+        "--tiles is '3': give rows x columns, such as 3x3",
+    ),
+    "no tile at all": (
+        ["{records}", "--out", "{tmp}/run", "--tiles", "0x2"],
+        "tiles.rows: Input should be greater than or equal to 1, got 0",
+    ),
+    "track rules that contradict": (
+        ["{records}", "--out", "{tmp}/run", "--track", "--set", "track.score_high=0.05"],
+        "score_low is 0.1, above score_high 0.05",
+    ),
     "missing config": (["--config", "{tmp}/no.yaml"], "cannot read the config"),
     "missing model": (
         ["{records}", "--out", "{tmp}/run", "--model", "{tmp}/no.tflite"],
@@ -147,6 +159,8 @@ def test_mistakes_of_infer(urbandet: Run, records: Path, tmp_path: Path, name: s
         (["eval", "{tmp}", "--truth", "{records}"], "is not a run folder"),
         (["video", "{tmp}", "--out", "{tmp}/v.mp4"], "is not a run folder"),
         (["eval", "{tmp}"], "truth: is needed"),
+        (["track", "{tmp}"], "is not a run folder"),
+        (["track", "{tmp}", "--score-high", "2"], "score_high: Input should be less than or equal"),
         (["data", "stats", "{tmp}/nowhere"], "nowhere"),
         (["data", "show", "{tmp}/nowhere"], "nowhere"),
     ],

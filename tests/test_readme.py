@@ -20,16 +20,17 @@ def block(language: str, containing: str) -> str:
 
 @pytest.mark.ray
 def test_the_commands_of_on_your_own_drive(tmp_path: Path) -> None:
-    """Line by line in an empty folder; at the end there are a sheet and two videos."""
+    """Line by line in an empty folder; at the end there are a sheet and three videos."""
     lines = block("console", "urbandet data synth").strip().splitlines()
-    assert len(lines) == 8
+    assert len(lines) == 11
     for line in lines:
         program, *arguments = shlex.split(line)
         assert program == "urbandet"
         command = [sys.executable, "-m", "urbandet_ray.cli", *arguments]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
-    assert {"sheet.png", "drive.mp4", "careful.mp4"} <= {path.name for path in tmp_path.iterdir()}
+    made = {path.name for path in tmp_path.iterdir()}
+    assert {"sheet.png", "drive.mp4", "careful.mp4", "tracks.mp4"} <= made
 
 
 @pytest.mark.ray

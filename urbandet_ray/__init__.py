@@ -14,10 +14,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from urbandet_ray.api import evaluate, export, infer, make_video, train
+    from urbandet_ray.api import evaluate, export, infer, make_video, track, train
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate", "export", "infer", "make_video", "train"]
+__all__ = ["__version__", "evaluate", "export", "infer", "make_video", "track", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,9 +7,17 @@ from typing import Any
 from urbandet_ray.commands import evaluate as _evaluate
 from urbandet_ray.commands import export as _export
 from urbandet_ray.commands import infer as _infer
+from urbandet_ray.commands import track as _track
 from urbandet_ray.commands import train as _train
 from urbandet_ray.commands import video as _video
-from urbandet_ray.config import EvalConfig, InferConfig, TrainConfig, VideoConfig, load_config
+from urbandet_ray.config import (
+    EvalConfig,
+    InferConfig,
+    TrackConfig,
+    TrainConfig,
+    VideoConfig,
+    load_config,
+)
 from urbandet_ray.storage import Storage
 
 
@@ -19,7 +27,8 @@ def infer(input: str, output: str, **settings: Any) -> _infer.InferReport:
     Args:
         input: TFRecords, a folder of images or a video; local or s3://.
         output: run folder; local or s3://.
-        settings: sections and keys of InferConfig, e.g. model={"uri": ...}, batch_size=8.
+        settings: sections and keys of InferConfig, e.g. model={"uri": ...}, batch_size=8,
+            tiles={"rows": 3, "columns": 3}, track={"enabled": True}.
 
     Raises:
         UrbandetError: what is wrong, and what to do.
@@ -38,6 +47,21 @@ def evaluate(run: str, truth: str, **settings: Any) -> _evaluate.EvalReport:
     return _evaluate.evaluate(
         load_config(EvalConfig, None, {"run": run, "truth": truth, **settings})
     )
+
+
+def track(run: str, storage: Storage | None = None, **rules: Any) -> _track.TrackReport:
+    """Number the objects of a finished run; the ids stand in its detections.
+
+    Args:
+        run: run folder; local or s3://.
+        storage: opens it; None for the default access.
+        rules: keys of TrackConfig, e.g. score_high=0.6, frames_kept=20.
+
+    Raises:
+        UrbandetError: the run is not finished, or rules that do not fit.
+    """
+    config = load_config(TrackConfig, None, rules)
+    return _track.track(run, _track.rules_of(config), storage or Storage())
 
 
 def make_video(run: str, output: str, **settings: Any) -> _video.VideoReport:
@@ -68,13 +92,13 @@ def train(data: str, output: str, **settings: Any) -> _train.TrainReport:
 
 
 def export(run: str, out: str | None = None, **settings: Any) -> _export.ExportReport:
-    """Export a training run's best checkpoint as the OD API's SavedModel, or as TFLite.
+    """Export a training run's best checkpoint: the OD API's SavedModel, or a faster network.
 
     Args:
         run: run folder of a training; local or s3://.
         out: folder; None is exports/ in the run folder.
-        settings: `format` (savedmodel, tflite), `checkpoint` (best, last), `weights` (float32,
-            bfloat16), `storage`.
+        settings: `format` (stock, stock-tflite, savedmodel, openvino, onnx, tflite), `checkpoint`
+            (best, last), `precision` (f32, bf16, fp16, int8), `calibrate`, `storage`.
 
     Raises:
         UrbandetError: no such run, no checkpoint yet, or a setting that does not fit.

@@ -78,7 +78,7 @@ def test_marker_tells_what_it_is(exported: Path) -> None:
     marker = json.loads((exported / "export.json").read_text())
     assert (marker["model"], marker["checkpoint"]) == ("saved_model", "best/ckpt-7")
     assert marker["state"] == {"step": 7, "mAP": 0.25}
-    assert marker["weights"] == "float32"
+    assert marker["precision"] == "f32"
     assert (exported / "pipeline.config").is_file()
 
 
@@ -86,9 +86,9 @@ def test_marker_tells_what_it_is(exported: Path) -> None:
 def rounded(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its export with bfloat16 weights."""
     out = tmp_path_factory.mktemp("rounded") / "street"
-    report = export(str(run), out=str(out), storage=Storage(), weights="bfloat16")
-    assert "(step 7, mAP 0.250, bfloat16 weights)" in report.to_text()
-    assert json.loads((out / "export.json").read_text())["weights"] == "bfloat16"
+    report = export(str(run), out=str(out), storage=Storage(), precision="bf16")
+    assert "(step 7, mAP 0.250, bf16)" in report.to_text()
+    assert json.loads((out / "export.json").read_text())["precision"] == "bf16"
     return out
 
 
@@ -130,13 +130,13 @@ def test_bfloat16_tflite_deflates_and_answers_alike(run: Path, tmp_path: Path) -
         Path(
             export(
                 str(run),
-                out=str(tmp_path / weights),
+                out=str(tmp_path / precision),
                 storage=Storage(),
-                format="tflite",
-                weights=weights,
+                format="stock-tflite",
+                precision=precision,
             ).model
         )
-        for weights in ("float32", "bfloat16")
+        for precision in ("f32", "bf16")
     )
     sizes = [len(zlib.compress(one.read_bytes())) for one in (full, short)]
     assert full.stat().st_size == short.stat().st_size
@@ -149,11 +149,23 @@ def test_bfloat16_tflite_deflates_and_answers_alike(run: Path, tmp_path: Path) -
     assert 0 < np.abs(scores[0] - scores[1]).max() < 0.03
 
 
-def test_unknown_weights_are_refused(run: Path) -> None:
-    with pytest.raises(ConfigError, match=r"weights is 'int4': give float32, bfloat16 or"):
-        export(str(run), storage=Storage(), weights="int4")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="float16 weights are for tflite"):
-        export(str(run), storage=Storage(), weights="float16")
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"format": "pb"}, "format is 'pb': give one of stock, stock-tflite, savedmodel, openvino"),
+        ({"precision": "int4"}, "a stock export is not made at int4: give f32 or bf16"),
+        ({"precision": "fp16"}, "a stock export is not made at fp16"),
+        (
+            {"format": "onnx", "precision": "bf16"},
+            "onnx networks are not exported at bf16: give f32",
+        ),
+        ({"format": "openvino", "precision": "int8"}, "int8 is calibrated on frames.*--calibrate"),
+        ({"calibrate": "frames"}, "int8 is calibrated on frames"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(run: Path, given: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        export(str(run), storage=Storage(), **given)
 
 
 def test_float16_tflite_takes_half(run: Path, tmp_path: Path) -> None:
@@ -161,13 +173,13 @@ def test_float16_tflite_takes_half(run: Path, tmp_path: Path) -> None:
         Path(
             export(
                 str(run),
-                out=str(tmp_path / weights),
+                out=str(tmp_path / precision),
                 storage=Storage(),
-                format="tflite",
-                weights=weights,
+                format="stock-tflite",
+                precision=precision,
             ).model
         )
-        for weights in ("float32", "float16")
+        for precision in ("f32", "fp16")
     )
     assert half.stat().st_size < 0.75 * full.stat().st_size  # the graph itself is not small here
     image = np.random.default_rng(2).integers(0, 256, (64, 64, 3), np.uint8)
@@ -186,10 +198,10 @@ def test_from_s3_to_s3(run: Path, s3_server: object) -> None:
     for file in run.rglob("*"):
         if file.is_file():
             storage.upload_file(file, f"{bucket}/run/{file.relative_to(run).as_posix()}")
-    place = f"{bucket}/run/exports/best-tflite"
+    place = f"{bucket}/run/exports/best-stock-tflite"
     storage.write_bytes(f"{place}/export.json", b"{}")
     storage.write_bytes(f"{place}/stale.tflite", b"old")
-    report = export(f"{bucket}/run", storage=storage, format="tflite")
+    report = export(f"{bucket}/run", storage=storage, format="stock-tflite")
     assert report.model == f"{place}/model.tflite"
     names = {file.uri.removeprefix(f"{place}/") for file in storage.list_files(place)}
     assert {"model.tflite", "label_map.pbtxt", "export.json"} <= names
@@ -236,7 +248,7 @@ def test_only_ssd_goes_to_tflite(run: Path, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes((run / name).read_bytes())
     (tmp_path / "pipeline.config").write_text("model { faster_rcnn { num_classes: 3 } }")
     with pytest.raises(ModelError, match=r"faster_rcnn model: .*export it as savedmodel"):
-        export(str(tmp_path), storage=Storage(), format="tflite")
+        export(str(tmp_path), storage=Storage(), format="stock-tflite")
 
 
 def test_folder_of_something_else_is_spared(run: Path, tmp_path: Path) -> None:

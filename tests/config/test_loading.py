@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from urbandet_ray.commands.track import rules_of
 from urbandet_ray.config import EvalConfig, InferConfig, TrainConfig, VideoConfig, load_config
 from urbandet_ray.config.loading import split_override
 from urbandet_ray.errors import ConfigError
+from urbandet_ray.inference.tracks import TrackRules
+from urbandet_ray.models.tiles import Tiling
 
 GIVEN = {"input": "a", "output": "b"}
 
@@ -34,6 +37,13 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
         ({"batch_size": 0}, "batch_size: Input should be greater than or equal to 1, got 0"),
         ({"model.score_min": "high"}, "model.score_min: .*number.* got 'high'"),
         ({"input.x": 1}, "input.x: input is a value, not a section"),
+        ({"tiles.row": 2}, "tiles.row: unknown key; did you mean 'rows'"),
+        ({"tiles.rows": 0}, "tiles.rows: Input should be greater than or equal to 1, got 0"),
+        ({"tiles.overlap": 0.9}, "tiles.overlap: Input should be less than 0.9, got 0.9"),
+        ({"tiles.merge": "vote"}, "tiles.merge: Input should be 'nms' or 'fusion', got 'vote'"),
+        ({"tiles.iou_max": 0}, "tiles.iou_max: Input should be greater than 0, got 0"),
+        ({"track.enable": True}, "track.enable: unknown key; did you mean 'enabled'"),
+        ({"track.match_iou": 0}, "track.match_iou: Input should be greater than 0, got 0"),
     ],
 )
 def test_mistakes_are_named(pairs: dict[str, object], message: str) -> None:
@@ -76,6 +86,14 @@ def test_override_values_are_yaml() -> None:
     assert split_override("a.b=0.5") == ("a.b", 0.5)
     assert split_override("x=s3://b/k=1") == ("x", "s3://b/k=1")
     assert split_override("x=") == ("x", None)
+
+
+def test_tiles_and_tracks_are_off_and_as_they_are_meant() -> None:
+    """The config's defaults are those of what it configures."""
+    config = load_config(InferConfig, None, GIVEN)
+    assert Tiling(**config.tiles.model_dump()) == Tiling(rows=1, columns=1)
+    assert rules_of(config.track) == TrackRules()
+    assert not config.track.enabled
 
 
 def test_every_committed_run_config_loads() -> None:

@@ -376,5 +376,5 @@ def test_an_actor_that_cannot_start_says_why(
 
     job = InferJob(str(tmp_path / "run"), Storage(), make, STREET_LABELS)
     sources = list_sources(str(drives), job.storage)
-    with pytest.raises(RunError, match=r"could not start: .*No module named 'my_detector'.*have th"):
+    with pytest.raises(RunError, match=r"could not start: .*No module named 'my_detector'.*have t"):
         pipeline.run_inference(job, sources, CutRule(4, 1 << 20), pipeline.ActorPool(min=1))

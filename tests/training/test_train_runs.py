@@ -360,8 +360,8 @@ def test_a_pruned_run_exports_the_zeros_that_it_reports(records: Path, tmp_path:
     assert event.startswith(f"pruned: {total[0]} of {total[1]} weights")
 
     command = [sys.executable, "-m", "urbandet_ray.cli", "export", str(run)]  # names as in training
-    subprocess.run([*command, "--weights", "bfloat16"], check=True, capture_output=True)
-    model = run / "exports/best-savedmodel-bfloat16/saved_model"
+    subprocess.run([*command, "--precision", "bf16"], check=True, capture_output=True)
+    model = run / "exports/best-stock-bf16/saved_model"
     weights = dict(stored_weights(str(model / "variables/variables")))
     rows = [line.split() for line in table.split("\n\n")[0].splitlines()[1:-1]]
     assert len(rows) > 10

@@ -1,4 +1,4 @@
-"""urbandet demo, infer, eval, video."""
+"""urbandet demo, infer, track, eval, video."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from urbandet_ray.cli.options import (
     Settings,
     given,
     load,
+    open_storage,
+    read_tiles,
 )
 
 app = typer.Typer()
@@ -44,9 +46,16 @@ def infer(
     model_labels: Annotated[str | None, typer.Option(help="The model's own classes.")] = None,
     mapping: Annotated[str | None, typer.Option(help="coco-to-street, or a YAML.")] = None,
     labels: Labels = None,
+    tiles: Annotated[
+        str | None,
+        typer.Option(metavar="ROWSxCOLUMNS", help="Look at parts too, for small objects: 3x3."),
+    ] = None,
     score_min: Annotated[float | None, typer.Option(help="Keep detections from here.")] = None,
     draw_score_min: Annotated[float | None, typer.Option(help="Draw detections from here.")] = None,
     draw: Annotated[bool | None, typer.Option(help="Write annotated frames.")] = None,
+    track: Annotated[
+        bool | None, typer.Option("--track", help="Number objects over frames, as track does.")
+    ] = None,
     coco: Annotated[bool | None, typer.Option(help="Write COCO results JSON too.")] = None,
     actors: Annotated[int | None, typer.Option(help="Model actors.")] = None,
     gpus: Annotated[float | None, typer.Option(help="GPUs an actor.")] = None,
@@ -61,6 +70,7 @@ def infer(
     from urbandet_ray.commands.infer import infer as work
     from urbandet_ray.config import InferConfig
 
+    rows, columns = (None, None) if tiles is None else read_tiles(tiles)
     values = given(
         input=input_,
         output=out,
@@ -69,8 +79,11 @@ def infer(
         model__mapping=mapping,
         model__score_min=score_min,
         labels=labels,
+        tiles__rows=rows,
+        tiles__columns=columns,
         draw__score_min=draw_score_min,
         draw__enabled=draw,
+        track__enabled=track,
         coco=coco,
         actors__min=actors,
         actors__gpus=gpus,
@@ -83,6 +96,46 @@ def infer(
         report = work(loaded, on_progress=on_progress)
     typer.echo(report.to_text())
     raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def track(
+    run: Annotated[str, typer.Argument(help="Run folder, finished.")],
+    score_high: Annotated[
+        float | None, typer.Option(help="Score that can start a track (0.5).")
+    ] = None,
+    score_low: Annotated[
+        float | None, typer.Option(help="Score that can continue one (0.1).")
+    ] = None,
+    match_iou: Annotated[
+        float | None, typer.Option(help="Overlap with a track's foretold box (0.2).")
+    ] = None,
+    match_iou_low: Annotated[
+        float | None, typer.Option(help="The same for scores below --score-high (0.3).")
+    ] = None,
+    frames_kept: Annotated[
+        int | None, typer.Option(help="Frames a track outlives unseen (10).")
+    ] = None,
+    min_hits: Annotated[int | None, typer.Option(help="Detections a track needs (3).")] = None,
+    s3_endpoint: Endpoint = None,
+    s3_region: Region = None,
+    s3_anonymous: Anonymous = None,
+) -> None:
+    """Number the objects of a finished run: who is the same from frame to frame."""
+    from urbandet_ray.commands.track import rules_of
+    from urbandet_ray.commands.track import track as work
+    from urbandet_ray.config import TrackConfig
+
+    values = given(
+        score_high=score_high,
+        score_low=score_low,
+        match_iou=match_iou,
+        match_iou_low=match_iou_low,
+        frames_kept=frames_kept,
+        min_hits=min_hits,
+    )
+    rules = rules_of(load(TrackConfig, None, values, None))
+    typer.echo(work(run, rules, open_storage(s3_endpoint, s3_region, s3_anonymous)).to_text())
 
 
 @app.command(name="eval")
@@ -120,6 +173,9 @@ def video(
     truth: Annotated[bool | None, typer.Option("--truth", help="Show the labels too.")] = None,
     segment: Annotated[str | None, typer.Option(help="Only this segment.")] = None,
     compare: Annotated[str | None, typer.Option(help="A second run, to the right.")] = None,
+    tracks: Annotated[
+        bool | None, typer.Option("--tracks", help="Show the tracks of `urbandet track`.")
+    ] = None,
     input_: Annotated[str | None, typer.Option("--input", help="The input, if it moved.")] = None,
     config: Config = None,
     settings: Settings = None,
@@ -140,6 +196,7 @@ def video(
         truth=truth,
         segment=segment,
         compare=compare,
+        tracks=tracks,
         input=input_,
         storage__endpoint_url=s3_endpoint,
         storage__region=s3_region,

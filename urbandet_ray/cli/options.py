@@ -23,6 +23,23 @@ def given(**values: Any) -> dict[str, Any]:
     return {key.replace("__", "."): value for key, value in values.items() if value is not None}
 
 
+def read_tiles(text: str) -> tuple[int, int]:
+    """Rows and columns of `3x3`.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    from urbandet_ray.errors import ConfigError
+
+    rows, _, columns = text.lower().partition("x")
+    if not (rows.isdecimal() and columns.isdecimal()):
+        raise ConfigError(
+            f"--tiles is {text!r}: give rows x columns, such as 3x3 (--set tiles.overlap=0.3 and "
+            "the like for the rest)"
+        )
+    return int(rows), int(columns)
+
+
 def load(kind: Any, path: Path | None, values: dict[str, Any], settings: list[str] | None) -> Any:
     """The config of a YAML, options and --set; the later ones win."""
     from urbandet_ray.config.loading import load_config, split_override

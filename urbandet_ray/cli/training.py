@@ -106,16 +106,21 @@ def train(
 class ExportFormat(StrEnum):
     """What a trained model is exported to."""
 
+    STOCK = "stock"
+    STOCK_TFLITE = "stock-tflite"
     SAVEDMODEL = "savedmodel"
+    OPENVINO = "openvino"
+    ONNX = "onnx"
     TFLITE = "tflite"
 
 
-class ExportWeights(StrEnum):
-    """What the weights of an export are rounded to."""
+class ExportPrecision(StrEnum):
+    """What an export computes in, or its weights are rounded to."""
 
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
+    F32 = "f32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    INT8 = "int8"
 
 
 class Kept(StrEnum):
@@ -131,16 +136,20 @@ def export(
     out: Annotated[
         str | None, typer.Option(help="Folder; exports/ in the run folder by default.")
     ] = None,
-    to: Annotated[ExportFormat, typer.Option("--format", help="TFLite is for SSDs.")] = (
-        ExportFormat.SAVEDMODEL
-    ),
-    checkpoint: Annotated[Kept, typer.Option(help="Best mAP, or the last.")] = Kept.BEST,
-    weights: Annotated[
-        ExportWeights,
+    to: Annotated[
+        ExportFormat,
         typer.Option(
-            help="bfloat16 rounds them; the file deflates to half. float16 (TFLite) halves it."
+            "--format",
+            help="stock: the OD API's own, an image a call. The others batch and are faster.",
         ),
-    ] = ExportWeights.FLOAT32,
+    ] = ExportFormat.STOCK,
+    checkpoint: Annotated[Kept, typer.Option(help="Best mAP, or the last.")] = Kept.BEST,
+    precision: Annotated[
+        ExportPrecision, typer.Option(help="bf16 and int8 are faster where the CPU has them.")
+    ] = ExportPrecision.F32,
+    calibrate: Annotated[
+        str | None, typer.Option(help="Records or images that int8 is calibrated on.")
+    ] = None,
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
@@ -155,7 +164,8 @@ def export(
         storage=storage,
         checkpoint=checkpoint.value,
         format=to.value,
-        weights=weights.value,
+        precision=precision.value,
+        calibrate=calibrate,
     )
     typer.echo(report.to_text())
 

@@ -6,23 +6,41 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
+from math import ceil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from urbandet_ray.errors import ConfigError, ModelError, NotFoundError, StorageError
+from urbandet_ray.frames import Image
+from urbandet_ray.models.batched import trace_network
+from urbandet_ray.models.conversion import write_network
+from urbandet_ray.models.network import PRECISIONS, Precision, Runtime, check_precision
 from urbandet_ray.models.odapi import (
     export_saved_model,
     export_tflite,
+    last_checkpoint,
     open_odapi,
     read_pipeline_config,
 )
+from urbandet_ray.records.images import decode_frame
+from urbandet_ray.records.sources import list_sources, read_source
 from urbandet_ray.storage import Storage, join_uri
 from urbandet_ray.storage.uris import parse_uri
 from urbandet_ray.training.pruning import round_checkpoint, round_tflite
 
-Format = Literal["savedmodel", "tflite"]
-Weights = Literal["float32", "bfloat16", "float16"]
+Format = Literal["stock", "stock-tflite", "savedmodel", "openvino", "onnx", "tflite"]
+STOCK: dict[str, tuple[Precision, ...]] = {
+    "stock": ("f32", "bf16"),
+    "stock-tflite": ("f32", "bf16", "fp16"),
+}
+"""What the OD API's own exporters write, and how its weights are rounded."""
+
+CALIBRATION_FRAMES = 128
+"""NNCF's own default is 300; ranges of street frames hardly move after a hundred."""
+
 MARKER = "export.json"
 """Written last: a folder without it holds no whole export."""
 
@@ -39,22 +57,22 @@ class ExportReport:
         folder: holds everything of the export.
         checkpoint: what it was made from.
         state: that checkpoint's state.json, {} where there is none.
-        weights: what they are rounded to.
+        precision: what it computes in, or in a stock export what the weights are rounded to.
     """
 
     model: str
     folder: str
     checkpoint: str
     state: dict[str, Any]
-    weights: Weights = "float32"
+    precision: Precision = "f32"
 
     def to_text(self) -> str:
         """Where it is, and the command that uses it."""
         told = [f"step {self.state['step']}"] if "step" in self.state else []
         if self.state.get("mAP") is not None:
             told.append(f"mAP {self.state['mAP']:.3f}")
-        if self.weights != "float32":
-            told.append(f"{self.weights} weights")
+        if self.precision != "f32":
+            told.append(self.precision)
         of = f" ({', '.join(told)})" if told else ""
         return f"exported {self.checkpoint}{of}\nurbandet infer --model {self.model}"
 
@@ -65,23 +83,27 @@ def export(
     out: str | None = None,
     storage: Storage,
     checkpoint: Literal["best", "last"] = "best",
-    format: Format = "savedmodel",
-    weights: Weights = "float32",
+    format: Format = "stock",
+    precision: Precision = "f32",
+    calibrate: str | None = None,
 ) -> ExportReport:
-    """Export a run's checkpoint with the OD API's own exporter.
+    """Export a run's checkpoint: with the OD API's own exporter, or as a network for batches.
 
     The export appears whole or not at all; an earlier one at the same place is replaced.
 
     Args:
         run_uri: training run folder, local or s3://.
-        out: folder of the export; None is exports/CHECKPOINT-FORMAT in the run folder, with
-            their name behind it where weights are rounded.
+        out: folder of the export; None is exports/CHECKPOINT-FORMAT in the run folder, with the
+            precision behind it where it is not f32.
         storage: opens both.
         checkpoint: which of the run's.
-        format: a SavedModel, or a TFLite file (SSDs alone).
-        weights: float32 as trained; rounded to bfloat16 and still stored as float32, so that
-            whatever runs the one runs the other (deflated it takes about half; in a TFLite file
-            the kernels are); or float16, in a TFLite file of half the size.
+        format: stock is the OD API's SavedModel (any of its tools takes it, an image a call),
+            stock-tflite its TFLite file (SSDs alone); the others are networks for batches, whose
+            post-processing is ours (models/network.py).
+        precision: f32 as trained. Of a network, what it computes in (PRECISIONS there). Of a stock
+            export, bf16 rounds the weights and stores them as float32, so that whatever runs the
+            one runs the other (deflated it takes about half); fp16 stores halves.
+        calibrate: records or images that int8's ranges are measured on.
 
     Raises:
         ConfigError: an unknown format, checkpoint or kind of weights, or a folder that holds
@@ -91,25 +113,81 @@ def export(
     """
     if checkpoint not in ("best", "last"):
         raise ConfigError(f"checkpoint is {checkpoint!r}: give best or last")
-    if format not in ("savedmodel", "tflite"):
-        raise ConfigError(f"format is {format!r}: give savedmodel or tflite")
-    if weights not in ("float32", "bfloat16", "float16"):
-        raise ConfigError(f"weights is {weights!r}: give float32, bfloat16 or float16")
-    if weights == "float16" and format != "tflite":
-        raise ConfigError("float16 weights are for tflite: give bfloat16, or --format tflite")
-    name = f"{checkpoint}-{format}" + ("" if weights == "float32" else f"-{weights}")
+    _check_format(format, precision, calibrate)
+    name = f"{checkpoint}-{format}" + ("" if precision == "f32" else f"-{precision}")
     target = (out or join_uri(run_uri, "exports", name)).rstrip("/")
     _check_target(target, storage)
+    frames = _calibration_frames(calibrate, storage) if calibrate else []
     with tempfile.TemporaryDirectory(prefix="urbandet-export-") as scratch:
         source, made = Path(scratch) / "run", Path(scratch) / "export"
         prefix = _fetch(run_uri, checkpoint, storage, source)
-        model = _export(source, made, format, weights, prefix)
+        if format in STOCK:
+            model = _export_stock(source, made, format, precision, prefix)
+        else:
+            model = _export_network(source, made, format, precision, frames, calibrate)
         state = _read_state(source / "checkpoint" / _STATE)
         shutil.copyfile(source / _LABELS, made / _LABELS)
-        marker = {"model": model, "run": run_uri, "checkpoint": prefix, "weights": weights}
+        marker = {"model": model, "run": run_uri, "checkpoint": prefix, "precision": precision}
         (made / MARKER).write_text(json.dumps(marker | {"state": state}, indent=2), "utf-8")
         _publish(made, target, storage)
-    return ExportReport(join_uri(target, model), target, join_uri(run_uri, prefix), state, weights)
+    place = join_uri(target, model) if model else target
+    return ExportReport(place, target, join_uri(run_uri, prefix), state, precision)
+
+
+def _check_format(format: str, precision: str, calibrate: str | None) -> None:
+    if format in STOCK:
+        if precision not in STOCK[format]:
+            raise ConfigError(
+                f"a {format} export is not made at {precision}: give {' or '.join(STOCK[format])}, "
+                "or another format"
+            )
+    elif format in PRECISIONS:
+        check_precision(format, precision)
+    else:
+        raise ConfigError(f"format is {format!r}: give one of {', '.join((*STOCK, *PRECISIONS))}")
+    if (precision == "int8") != (calibrate is not None):
+        raise ConfigError(
+            "int8 is calibrated on frames like those it will see, and nothing else is: name "
+            "records or images with --calibrate, together with --precision int8"
+        )
+
+
+def _calibration_frames(uri: str, storage: Storage) -> list[Image]:
+    """Frames from all over the data, all of one size."""
+    sources = list_sources(uri, storage)
+    each = ceil(CALIBRATION_FRAMES / max(len(sources), 1))
+    frames: list[Image] = []
+    for source in sources[:: ceil(len(sources) / CALIBRATION_FRAMES)]:
+        good = (one.frame for one in read_source(source, storage) if one.frame is not None)
+        for frame in islice(good, each):
+            image = decode_frame(frame)
+            if not frames or image.shape == frames[0].shape:
+                frames.append(image)
+    if not frames:
+        raise ConfigError(f"no frame in {uri} to calibrate int8 on: name records or images")
+    return frames[:CALIBRATION_FRAMES]
+
+
+def _export_network(
+    source: Path,
+    made: Path,
+    format: str,
+    precision: Precision,
+    frames: Sequence[Image],
+    calibrate: str | None,
+) -> str:
+    """Write a network for batches; the folder itself is the model."""
+    config = read_pipeline_config(source / _CONFIG)
+    network = trace_network(config, last_checkpoint(source / "checkpoint"))
+    write_network(
+        network,
+        made,
+        runtime=cast("Runtime", format),
+        precision=precision,
+        frames=frames,
+        calibrated_on=calibrate,
+    )
+    return ""
 
 
 def _fetch(run_uri: str, checkpoint: str, storage: Storage, folder: Path) -> str:
@@ -160,18 +238,18 @@ def _chosen(names: list[str], place: str, storage: Storage | None) -> str | None
     return max(whole, key=lambda one: found[one], default=None)
 
 
-def _export(source: Path, made: Path, format: Format, weights: Weights, prefix: str) -> str:
-    """Run the exporter; the model's name within the export."""
+def _export_stock(source: Path, made: Path, format: str, precision: Precision, prefix: str) -> str:
+    """Run the OD API's exporter; the model's name within the export."""
     config = source / _CONFIG
     kind = read_pipeline_config(config).model.WhichOneof("model")
-    if format == "tflite" and kind != "ssd":
+    if format == "stock-tflite" and kind != "ssd":
         raise ModelError(
-            f"this run trained a {kind} model: only ssd goes to TFLite; export it as savedmodel"
+            f"this run trained a {kind} model: only ssd goes to TFLite; use another format"
         )
-    checkpoint, rounds = source / "checkpoint", weights == "bfloat16"
+    checkpoint, rounds = source / "checkpoint", precision == "bf16"
     try:
-        if format == "tflite":
-            half = weights == "float16"
+        if format == "stock-tflite":
+            half = precision == "fp16"
             file = export_tflite(config, checkpoint, made, weights="float16" if half else "float32")
             if rounds:
                 file.write_bytes(round_tflite(file.read_bytes()))

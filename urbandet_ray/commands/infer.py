@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import partial
-from typing import Any
 
-from urbandet_ray import __version__
-from urbandet_ray.commands.access import make_storage, place, read_labels
+from urbandet_ray.commands.access import make_storage, read_labels
+from urbandet_ray.commands.infer_job import (
+    detector_loader,
+    make_job,
+    make_manifest,
+    model_spec,
+    with_absolute_places,
+)
+from urbandet_ray.commands.track import TrackReport, rules_of, write_tracks
 from urbandet_ray.config import InferConfig
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.inference.job import InferJob, ShardSummary
@@ -20,14 +23,16 @@ from urbandet_ray.inference.pipeline import ActorPool, RunResult, run_inference
 from urbandet_ray.inference.progress import Progress
 from urbandet_ray.inference.session import ray_session
 from urbandet_ray.inference.shards import fitting_rule
-from urbandet_ray.labels import LabelMap
-from urbandet_ray.models.classes import builtin_mappings
-from urbandet_ray.models.detector import Detector
-from urbandet_ray.models.loading import ModelSpec, load_detector, model_fingerprint
-from urbandet_ray.models.shipped import SHIPPED_URI
+from urbandet_ray.inference.tracks import tracker_version
 from urbandet_ray.records.sources import Source, list_sources
-from urbandet_ray.storage import Storage, WriterLock, is_remote
-from urbandet_ray.storage.run_folder import LOCK_NAME, RunFolder, to_json, unfinished_sources
+from urbandet_ray.storage import WriterLock
+from urbandet_ray.storage.run_folder import (
+    LOCK_NAME,
+    TRACKS_NAME,
+    RunFolder,
+    to_json,
+    unfinished_sources,
+)
 
 OK, FAILED, DEAD_LETTERS = 0, 1, 3
 """Exit codes: all done; failed; all done but for dead letters."""
@@ -43,6 +48,7 @@ class InferReport:
         resumed: an earlier try was continued.
         frames_per_s: of this try, from its first shard to its last; 0 where nothing was left.
         exit_code: 0 all done, 3 done with dead letters.
+        tracks: how many the detections belong to; None where they were not tracked.
     """
 
     run: str
@@ -52,10 +58,12 @@ class InferReport:
     resumed: bool
     frames_per_s: float
     exit_code: int
+    tracks: int | None = None
 
     def to_text(self) -> str:
         """One line for a person."""
         text = f"{self.run}: {self.frames} frames, {self.detections} detections"
+        text += "" if self.tracks is None else f", {self.tracks} tracks"
         text += f", {self.dead_letters} dead letters"
         text += " (see dead_letter/ in it)" if self.dead_letters else ""
         if self.frames_per_s:
@@ -73,21 +81,17 @@ def infer(
     Raises:
         UrbandetError: what is wrong, and what to do.
     """
-    config = _with_absolute_places(config)
-    if config.output.startswith(config.input.rstrip("/") + "/"):
-        raise ConfigError(
-            f"the output {config.output} lies inside the input {config.input} and would become "
-            "part of it: choose a run folder beside it"
-        )
+    config = with_absolute_places(config)
+    _check(config)
     storage = make_storage(config.storage)
     labels = read_labels(config.labels, storage)
-    spec = _model_spec(config)
+    spec = model_spec(config)
     sources = list_sources(config.input, storage)
-    manifest = _manifest(config, spec, storage, labels, sources)
-    load = partial(load_detector, spec, storage, labels)
+    manifest = make_manifest(config, spec, storage, labels, sources)
+    load = detector_loader(config, spec, storage, labels)
     load()  # a model that does not fit should say so before a cluster is started
-    folder = RunFolder(config.output, storage)
-    job = _job(config, storage, labels, load)
+    job = make_job(config, storage, labels, load)
+    folder = job.folder()
     with WriterLock(storage, folder.path(LOCK_NAME), "urbandet infer") as lock:
         folder.begin(manifest)
         storage.sweep(folder.uri)
@@ -98,11 +102,41 @@ def infer(
                 on_progress(progress)
 
         result = _run(config, job, sources, watch)
-        if config.coco:
-            from urbandet_ray.commands.coco import write_coco
-
-            write_coco(folder, labels)
+        tracks = _finish(config, job, lock.check)
         _record_attempt(folder, result)
+    return _report(config, result, tracks)
+
+
+def _check(config: InferConfig) -> None:
+    """What can be known to fail before anything is read.
+
+    Raises:
+        ConfigError: the output is within the input, or track rules do not go together.
+        MissingExtraError: there is no tracker.
+    """
+    if config.output.startswith(config.input.rstrip("/") + "/"):
+        raise ConfigError(
+            f"the output {config.output} lies inside the input {config.input} and would become "
+            "part of it: choose a run folder beside it"
+        )
+    if config.track.enabled:
+        rules_of(config.track)
+        tracker_version()
+
+
+def _finish(config: InferConfig, job: InferJob, check: Callable[[], None]) -> TrackReport | None:
+    """What is made of all frames together: tracks, COCO's files."""
+    folder, tracks = job.folder(), None
+    if config.track.enabled:
+        tracks = write_tracks(folder, rules_of(config.track), check)
+    if config.coco:
+        from urbandet_ray.commands.coco import write_coco
+
+        write_coco(folder, job.labels)
+    return tracks
+
+
+def _report(config: InferConfig, result: RunResult, tracks: TrackReport | None) -> InferReport:
     return InferReport(
         run=config.output,
         frames=result.frames,
@@ -111,25 +145,7 @@ def infer(
         resumed=result.resumed,
         frames_per_s=pace(result.summaries),
         exit_code=DEAD_LETTERS if result.dead_letters else OK,
-    )
-
-
-def _with_absolute_places(config: InferConfig) -> InferConfig:
-    """Workers may have another working directory."""
-    model = config.model
-    places: dict[str, Any] = {}
-    if model.uri != SHIPPED_URI:
-        places["uri"] = place(model.uri)
-    if model.labels is not None:
-        places["labels"] = place(model.labels)
-    if model.mapping is not None and model.mapping not in builtin_mappings():
-        places["mapping"] = place(model.mapping)
-    return config.model_copy(
-        update={
-            "input": place(config.input),
-            "output": place(config.output),
-            "model": model.model_copy(update=places),
-        }
+        tracks=None if tracks is None else tracks.tracks,
     )
 
 
@@ -156,7 +172,11 @@ def _run(
     rule = fitting_rule(sources, config.shard.megabytes << 20, config.draw.truth)
     if config.shard.frames:
         rule = replace(rule, frames=config.shard.frames, fine_from=None)
-    left = unfinished_sources(job.folder().markers(), len(sources))
+    folder = job.folder()
+    left = unfinished_sources(folder.markers(), len(sources))
+    stale = folder.path(TRACKS_NAME)
+    if left and folder.storage.exists(stale):  # shards that are done anew have no ids
+        folder.storage.delete(stale)
     session = ray_session(
         config.ray.address,
         num_cpus=config.ray.num_cpus,
@@ -171,75 +191,6 @@ def _run(
             max_bad_records=config.max_bad_records,
             on_progress=on_progress,
         )
-
-
-def _model_spec(config: InferConfig) -> ModelSpec:
-    model = config.model
-    return ModelSpec(
-        uri=model.uri,
-        labels_uri=model.labels,
-        mapping=model.mapping,
-        score_min=model.score_min,
-        max_detections=model.max_detections,
-        threads=model.threads,
-        mean=model.mean,
-        std=model.std,
-    )
-
-
-def _job(
-    config: InferConfig, storage: Storage, labels: LabelMap, load: Callable[[], Detector]
-) -> InferJob:
-    actors = config.actors
-    draw_threads = 4 if actors.gpus or is_remote(config.output) else 0
-    return InferJob(
-        run_uri=config.output,
-        storage=storage,
-        make_detector=load,
-        labels=labels,
-        batch_size=config.batch_size,
-        draw=config.draw.enabled,
-        draw_score_min=config.draw.score_min,
-        draw_truth=config.draw.truth,
-        jpeg_quality=config.draw.jpeg_quality,
-        max_pixels=config.max_pixels,
-        decode_threads=_either(actors.decode_threads, 4 if actors.gpus else 0),
-        draw_threads=_either(actors.draw_threads, draw_threads),
-    )
-
-
-def _either(given: int | None, otherwise: int) -> int:
-    return otherwise if given is None else given
-
-
-def _manifest(
-    config: InferConfig,
-    spec: ModelSpec,
-    storage: Storage,
-    labels: LabelMap,
-    sources: Sequence[Source],
-) -> dict[str, Any]:
-    """run.json: the same settings over the same input give the same bytes."""
-    results = config.model_dump(include={"batch_size", "max_pixels", "draw", "shard"}, mode="json")
-    listing = [[s.name, s.kind, s.size_bytes, s.version] for s in sources]
-    return {
-        "urbandet_ray": __version__,
-        "input": config.input,
-        "model": config.model.model_dump(mode="json"),
-        "labels": {str(class_id): name for class_id, name in labels.names.items()},
-        "settings": results,
-        "sources": len(sources),
-        "size_bytes": sum(source.size_bytes for source in sources),
-        "fingerprint": {
-            "model": model_fingerprint(spec, storage),
-            "settings": _hash([results, dict(labels.names)]),
-            "input": _hash(listing),
-        },
-    }
-
-
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _record_attempt(folder: RunFolder, result: RunResult) -> None:

@@ -8,15 +8,19 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from urbandet_ray.commands.access import labels_of, make_storage
+from urbandet_ray.commands.track import require_tracks
 from urbandet_ray.config import VideoConfig
+from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ConfigError, InputError, NotFoundError
-from urbandet_ray.frames import Image
+from urbandet_ray.frames import Frame, Image
 from urbandet_ray.records.images import decode_frame, decode_image
 from urbandet_ray.records.sources import list_sources, read_source
 from urbandet_ray.rendering.annotate import Annotator
 from urbandet_ray.rendering.compare import side_by_side
+from urbandet_ray.rendering.trails import Trails
 from urbandet_ray.rendering.video import VideoWriter
 from urbandet_ray.storage import Storage, is_remote
 from urbandet_ray.storage.detections_table import DetectionRow
@@ -26,6 +30,7 @@ LOOK_AHEAD = 16
 """Frames fetched ahead of the encoder; bounds memory and hides the storage's latency."""
 
 Place = tuple[str, int]
+Painter = Callable[[Frame, Detections], Image]
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,8 @@ def make_video(
         on_frame: called with (frames written, frames in all).
 
     Raises:
-        InputError, NotFoundError: the run has no frames, or its input is not where it was.
+        InputError, NotFoundError: the run has no frames or no track ids, or its input is not where
+            it was.
     """
     storage = make_storage(config.storage)
     runs = [RunFolder(uri, storage) for uri in (config.run, config.compare) if uri]
@@ -116,20 +122,39 @@ def _drawn(
     run: RunFolder, places: frozenset[Place], config: VideoConfig, storage: Storage
 ) -> Iterator[Image]:
     """The run's frames at these places, in drive order, with their boxes."""
+    if config.tracks:
+        require_tracks(run)
     manifest = run.manifest()
     draw = manifest["settings"]["draw"]
     changed = config.score_min not in (None, draw["score_min"]) or config.truth != draw["truth"]
-    ready = draw["enabled"] and not (config.truth and not draw["truth"])
+    changed = changed or config.tracks  # frames are drawn before there are tracks
     if config.source == "frames" and (changed or not draw["enabled"]):
         raise ConfigError(
             "the run's annotated frames do not show that: leave out source=frames, so that they "
             "are drawn anew from the run's input"
         )
-    if config.source == "frames" or (config.source == "auto" and ready and not changed):
+    if config.source == "frames" or (config.source == "auto" and draw["enabled"] and not changed):
         return _from_frames(run, places, storage)
-    score_min = draw["score_min"] if config.score_min is None else config.score_min
-    annotator = Annotator(labels_of(manifest), draw_truth=config.truth)
-    return _from_records(run, places, config, storage, annotator, score_min)
+    return _from_records(run, places, config, storage, _painter(manifest, config))
+
+
+def _painter(manifest: dict[str, Any], config: VideoConfig) -> Painter:
+    """Draws a frame anew; for trails it is given the frames in the order in which they play."""
+    score_min = config.score_min
+    if score_min is None:
+        score_min = manifest["settings"]["draw"]["score_min"]
+    annotator = Annotator(labels_of(manifest), draw_truth=config.truth, draw_ids=config.tracks)
+    trails = Trails() if config.tracks else None
+
+    def paint(frame: Frame, detections: Detections) -> Image:
+        image, shown = decode_frame(frame), detections.above(score_min)
+        if not image.flags.writeable:  # a raw frame's is a view
+            image = image.copy()
+        if trails is not None:
+            trails.draw(image, shown, frame.segment)
+        return annotator.annotate(image, shown, frame.truth)
+
+    return paint
 
 
 def _from_frames(run: RunFolder, places: frozenset[Place], storage: Storage) -> Iterator[Image]:
@@ -162,8 +187,7 @@ def _from_records(
     places: frozenset[Place],
     config: VideoConfig,
     storage: Storage,
-    annotator: Annotator,
-    score_min: float,
+    paint: Painter,
 ) -> Iterator[Image]:
     uri = config.input or str(run.manifest()["input"])
     try:
@@ -182,7 +206,6 @@ def _from_records(
                 continue
             if record.frame is None:
                 raise InputError(f"{record.uri}, record {record.index} has changed since the run")
-            image = decode_frame(record.frame)
-            yield annotator.annotate(image, detections.above(score_min), record.frame.truth)
+            yield paint(record.frame, detections)
         if wanted:
             raise InputError(f"{sources[name].uri} lacks {len(wanted)} frames that the run has")

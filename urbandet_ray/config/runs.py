@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0, le=1)]
+OpenShare = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 
@@ -47,6 +48,23 @@ class ModelConfig(Section):
     """Mean subtracted from pixels of a float TFLite input; None takes the model's metadata."""
     std: Annotated[float, Field(gt=0)] | None = None
     """Divisor after the mean; None takes the model's metadata."""
+
+
+class TilesConfig(Section):
+    """Parts of each image that the model sees too, enlarged: for small objects. 1 x 1 is off."""
+
+    rows: Positive = 1
+    """Tiles from top to bottom."""
+    columns: Positive = 1
+    """Tiles from left to right."""
+    overlap: Annotated[float, Field(ge=0, lt=0.9)] = 0.2
+    """Share of a tile's side that neighbours share: what fits into the strip is whole in one."""
+    whole: bool = True
+    """The whole image is looked at too; without it objects larger than a tile come in pieces."""
+    merge: Literal["nms", "fusion"] = "nms"
+    """nms keeps the best box of an object, fusion averages all (weighted box fusion)."""
+    iou_max: OpenShare = 0.5
+    """Boxes of one class that overlap more than this are one object."""
 
 
 class DrawConfig(Section):
@@ -92,6 +110,27 @@ class ActorConfig(Section):
     least 4 where the output is s3://, to hide its latency."""
 
 
+class TrackConfig(Section):
+    """Track ids, given once all frames are done. They change nothing else: a finished run can be
+    tracked later, or again by other rules. The defaults are for 10 frames a second."""
+
+    enabled: bool = False
+    """Give ids at the end of the run, as `urbandet track` does."""
+    score_high: Share = 0.5
+    """Detections from here are matched first, and only they can start a track."""
+    score_low: Share = 0.1
+    """Detections from here can continue a track; below they are not looked at."""
+    match_iou: OpenShare = 0.2
+    """A sure detection must overlap a track's foretold box by this much. Lower keeps hold of what
+    is near and fast, higher swaps fewer ids where people cross."""
+    match_iou_low: OpenShare = 0.3
+    """The same for unsure detections."""
+    frames_kept: Positive = 10
+    """A track ends after more than this many frames in a row without a match."""
+    min_hits: Positive = 3
+    """Tracks of fewer detections get no id."""
+
+
 class RayConfig(Section):
     """Which Ray runs it."""
 
@@ -111,6 +150,7 @@ class InferConfig(Section):
     output: str
     """Run folder; local or s3://. An unfinished run of the same settings is resumed."""
     model: ModelConfig = ModelConfig()
+    tiles: TilesConfig = TilesConfig()
     labels: str | None = None
     """Our classes (label_map.pbtxt); None is 1 vehicle, 2 pedestrian, 4 cyclist."""
     batch_size: Positive | None = None
@@ -122,6 +162,7 @@ class InferConfig(Section):
     coco: bool = False
     """Also write coco/results.json and coco/images.json."""
     draw: DrawConfig = DrawConfig()
+    track: TrackConfig = TrackConfig()
     shard: ShardConfig = ShardConfig()
     actors: ActorConfig = ActorConfig()
     ray: RayConfig = RayConfig()
@@ -161,4 +202,6 @@ class VideoConfig(Section):
     """Only this segment."""
     compare: str | None = None
     """A second run over the same input, shown to the right."""
+    tracks: bool = False
+    """Show each track's number and its trail; the run needs `urbandet track` first."""
     storage: StorageConfig = StorageConfig()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from urbandet_ray.errors import ConfigError, LabelError, NotFoundError
 from urbandet_ray.labels import STREET_LABELS, LabelMap
 from urbandet_ray.models.backends.answers import AnswerRules
+from urbandet_ray.models.backends.network import NetworkDetector
 from urbandet_ray.models.backends.saved_model import SavedModelDetector
 from urbandet_ray.models.backends.tflite import TfliteDetector, TfliteFile
 from urbandet_ray.models.classes import (
@@ -21,6 +22,7 @@ from urbandet_ray.models.classes import (
     read_mapping,
 )
 from urbandet_ray.models.detector import Detector
+from urbandet_ray.models.network import is_network
 from urbandet_ray.models.sources import local_model, model_files, resolve_uri
 from urbandet_ray.storage import Storage, join_uri
 
@@ -30,7 +32,8 @@ class ModelSpec:
     """Which model to run, and how; small and picklable, it travels to the actors."""
 
     uri: str
-    """"shipped" (the package's own detector), a .tflite file or SavedModel folder; local or s3://."""
+    """"shipped" (the package's own detector), a folder that `urbandet export` wrote, a .tflite file
+    or a SavedModel folder; local or s3://."""
     labels_uri: str | None = None
     """The MODEL's classes: a label_map.pbtxt or a list with a class a line. None looks for
     <stem>_labels.txt or <stem>_label_map.pbtxt, then inside the .tflite, then for label_map.pbtxt,
@@ -76,7 +79,8 @@ def load_detector(spec: ModelSpec, storage: Storage, target: LabelMap = STREET_L
     path = local_model(spec.uri, storage)
     if path.is_dir():
         table = _table(spec, storage, target, embedded=None, class_count=None)
-        return SavedModelDetector(path, spec.uri, _rules(spec, table), spec.threads)
+        backend = NetworkDetector if is_network(path) else SavedModelDetector
+        return backend(path, spec.uri, _rules(spec, table), spec.threads)
     file = TfliteFile(path, spec.uri, spec.threads)
     facts = file.facts
     table = _table(spec, storage, target, facts.labels_text, facts.class_count)

@@ -9,13 +9,14 @@ import tempfile
 from pathlib import Path
 
 from urbandet_ray.errors import ModelError, NotFoundError
+from urbandet_ray.models.network import FACTS_NAME, is_network
 from urbandet_ray.models.shipped import SHIPPED_URI, shipped_model_path
 from urbandet_ray.storage import Storage, join_uri
 from urbandet_ray.storage.uris import parse_uri
 
 EXPECTED = (
-    "expected a .tflite detector with its post-process op, a SavedModel folder exported by the "
-    "Object Detection API, or 'shipped'"
+    "expected a folder that `urbandet export` wrote, a .tflite detector with its post-process op, "
+    "a SavedModel folder exported by the Object Detection API, or 'shipped'"
 )
 _MAX_MODEL_FILES = 1000
 
@@ -26,7 +27,7 @@ def resolve_uri(uri: str) -> str:
 
 
 def local_model(uri: str, storage: Storage) -> Path:
-    """The .tflite file, or the folder that holds saved_model.pb, on this machine.
+    """The .tflite file, or the folder with network.json or saved_model.pb, on this machine.
 
     Raises:
         ModelError: nothing there, or a model of another kind.
@@ -37,7 +38,7 @@ def local_model(uri: str, storage: Storage) -> Path:
     if not path.exists():
         raise ModelError(f"no model at {uri}: {EXPECTED}")
     if path.is_dir():
-        return _saved_model_folder(path, uri)
+        return path if is_network(path) else _saved_model_folder(path, uri)
     _check_tflite(path, uri)
     return path
 
@@ -100,7 +101,8 @@ def _remote_files(uri: str, storage: Storage) -> list[tuple[str, str]]:
     files = sorted((each.removeprefix(prefix), version) for each, version in found)
     if not files:
         raise ModelError(f"no model at {uri}: {EXPECTED}")
-    if not any(name in ("saved_model.pb", "saved_model/saved_model.pb") for name, _ in files):
+    wanted = (FACTS_NAME, "saved_model.pb", "saved_model/saved_model.pb")
+    if not any(name in wanted for name, _ in files):
         names = ", ".join(name for name, _ in files[:5])
         raise ModelError(f"{uri} holds {names}, no saved_model.pb: {EXPECTED}")
     if len(files) > _MAX_MODEL_FILES:

@@ -57,7 +57,12 @@ class Annotator:
     """Draws one run's detections; cheap to pickle, the same pixels for the same input."""
 
     def __init__(
-        self, labels: LabelMap, *, draw_truth: bool = False, score_min: float = 0.0
+        self,
+        labels: LabelMap,
+        *,
+        draw_truth: bool = False,
+        score_min: float = 0.0,
+        draw_ids: bool = False,
     ) -> None:
         """Keep what the frames of a run have in common.
 
@@ -65,10 +70,12 @@ class Annotator:
             labels: names of the detections' class ids.
             draw_truth: outline the ground truth, where there is some, in dashed black and white.
             score_min: detections below this score are not drawn, in [0, 1].
+            draw_ids: put the track's number into the label, "vehicle #12 87%".
         """
         self.labels = labels
         self.draw_truth = draw_truth
         self.score_min = score_min
+        self.draw_ids = draw_ids
 
     def annotate(self, scene: Image, detections: Detections, truth: Truth | None = None) -> Image:
         """Draw on `scene` itself and return it; low scores first, so that high ones stay on top.
@@ -92,24 +99,24 @@ class Annotator:
         if self.draw_truth and truth is not None:
             draw_dashed(scene, truth.boxes_xyxy, style)
         percents = np.floor(kept.scores[rows] * 100 + 0.5).astype(int).tolist()
-        self._draw_labels(scene, corners, class_ids, percents, style)
+        track_ids = kept.track_ids[rows].tolist() if self.draw_ids else [-1] * len(rows)
+        said = list(zip(class_ids, percents, track_ids, strict=True))
+        self._draw_labels(scene, corners, said, style)
         return scene
 
     def _draw_labels(
         self,
         scene: Image,
         corners: NDArray[np.int32],
-        class_ids: list[int],
-        percents: list[int],
+        said: list[tuple[int, int, int]],
         style: DrawStyle,
     ) -> None:
+        """Labels of the boxes; `said` is class id, percent and track id (-1 for none) of each."""
         sides = corners[:, 2:] - corners[:, :2]
         wanted = (sides.max(axis=1, initial=0) >= style.tiny).tolist()
         tiles = [
-            label_tiles(self.labels.name_of(class_id), percent, class_id, style.font_px)
-            if want
-            else _NO_TILES
-            for class_id, percent, want in zip(class_ids, percents, wanted, strict=True)
+            self._tiles(class_id, percent, track_id, style.font_px) if want else _NO_TILES
+            for (class_id, percent, track_id), want in zip(said, wanted, strict=True)
         ]
         sizes_wh = np.array(
             [[tile.shape[1::-1] for tile in variants] for variants in tiles], np.int32
@@ -118,6 +125,22 @@ class Annotator:
         for variants, place in zip(tiles, places, strict=True):
             if place is not None:
                 blit(scene, variants[place[0]], *place[1:])
+
+    def _tiles(
+        self, class_id: int, percent: int, track_id: int, font_px: int
+    ) -> tuple[Image, Image]:
+        """The label and its short form: "vehicle 87%", "87%"; of a track "vehicle #12 87%", "#12".
+
+        A track's are put together from tiles that come back, or each would need font work.
+        """
+        name = self.labels.name_of(class_id)
+        tiles = label_tiles(name, percent, class_id, font_px)
+        if track_id < 0:
+            return tiles
+        colour = class_colour(class_id)
+        whose = text_tile(f"{name} #{track_id}", font_px, colour)
+        short = text_tile(f"#{track_id}", font_px, colour)
+        return np.concatenate([whose, tiles[1]], axis=1), short
 
 
 def _check_scene(scene: Image) -> tuple[int, int]:

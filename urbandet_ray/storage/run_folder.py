@@ -5,6 +5,7 @@
     frames/SOURCE/000012.jpg          annotated frames
     dead_letter/SHARD.jsonl, *.bin    records that could not be used: where, why, raw bytes
     commit/SHARD.json                 the marker, written last; without it the shard does not exist
+    tracks.json                       how the detections got their track ids, written after them
     coco/, metrics.json               results over the whole run
     writer.json                       held while somebody writes here (storage/lock.py)
     attempts/                         timings, one file a try; nothing else depends on the clock
@@ -26,7 +27,7 @@ from urbandet_ray.storage.detections_table import DetectionRow, rows_from_parque
 from urbandet_ray.storage.files import Storage, join_uri
 
 FORMAT = 1
-LOCK_NAME = "writer.json"
+LOCK_NAME, TRACKS_NAME = "writer.json", "tracks.json"
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class SavedModelDetector:
             MissingExtraError: TensorFlow is not installed.
             ModelError: it does not load, or is no OD API detector.
         """
-        tf = _tensorflow(threads)
+        tf = open_tensorflow(threads)
         try:
             self._model = tf.saved_model.load(str(folder))
         except Exception as error:  # TensorFlow raises a dozen kinds for a broken SavedModel
@@ -101,7 +101,15 @@ class SavedModelDetector:
         return [int(count) for count in counts]
 
 
-def _tensorflow(threads: int) -> Any:
+def open_tensorflow(threads: int) -> Any:
+    """TensorFlow with Keras 2 and GPU memory taken as needed.
+
+    Args:
+        threads: on the CPU; without effect once TensorFlow has run something.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     # decided at TensorFlow's first import: the OD API needs Keras 2 in the same process (odapi.py)
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     try:

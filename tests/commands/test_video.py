@@ -1,0 +1,142 @@
+"""The video of a run, drawn anew with its tracks."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from drives import SquareDetector
+from numpy.typing import NDArray
+
+from urbandet_ray.commands.track import track
+from urbandet_ray.commands.video import make_video
+from urbandet_ray.config import VideoConfig
+from urbandet_ray.errors import ConfigError, NotFoundError
+from urbandet_ray.frames import Frame, Image
+from urbandet_ray.inference.job import InferJob
+from urbandet_ray.inference.processor import ShardProcessor
+from urbandet_ray.inference.shards import CutRule, read_shards
+from urbandet_ray.inference.tracks import TrackRules
+from urbandet_ray.labels import STREET_LABELS
+from urbandet_ray.records.images import encode_jpeg
+from urbandet_ray.records.sources import list_sources
+from urbandet_ray.records.writer import write_frames
+from urbandet_ray.rendering.video import VideoWriter
+from urbandet_ray.storage import Storage
+from urbandet_ray.storage.run_folder import TRACKS_NAME, RunFolder
+
+FRAMES = 10
+
+
+def picture(index: int) -> Image:
+    """A grey image in which a bright square of 40 px moves right by 16 px a frame."""
+    image = np.full((240, 320, 3), 60, np.uint8)
+    image[100:140, 20 + 16 * index : 60 + 16 * index] = 250
+    return image
+
+
+def write_pictures(path: Path) -> Path:
+    """The drive of all pictures as a TFRecord."""
+    frames = (
+        Frame(f"{path.stem}-{i:06d}", path.stem, encode_jpeg(picture(i), 95), "jpeg", (320, 240))
+        for i in range(FRAMES)
+    )
+    write_frames(frames, path)
+    return path
+
+
+def infer_squares(data: Path, uri: Path) -> RunFolder:
+    """A finished run of the square detector, without Ray."""
+    job = InferJob(str(uri), Storage(), SquareDetector, STREET_LABELS)
+    sources, folder = list_sources(str(data), job.storage), job.folder()
+    draw = {"enabled": True, "score_min": 0.3, "truth": False}
+    folder.begin(
+        {
+            "fingerprint": {},
+            "input": str(data),
+            "labels": {str(k): name for k, name in STREET_LABELS.names.items()},
+            "settings": {"draw": draw},
+            "sources": len(sources),
+        }
+    )
+    processor = ShardProcessor(job)
+    for order, source in enumerate(sources):
+        for shard in read_shards(source, order, job.storage, CutRule(4, 1 << 20), {}):
+            processor.process(shard)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A drive of ten frames in which one square moves, tracked."""
+    folder = infer_squares(write_pictures(tmp_path / "a.tfrecord"), tmp_path / "run")
+    track(folder.uri, TrackRules(), folder.storage)
+    return folder
+
+
+def shown(run: RunFolder, **settings: object) -> list[NDArray[np.int16]]:
+    """The pictures of a run's video."""
+    path = Path(run.uri).parent / "shown.mp4"
+    config = {"run": run.uri, "output": str(path), **settings}
+    report = make_video(VideoConfig.model_validate(config))
+    with av.open(str(path)) as video:
+        images = [
+            frame.to_ndarray(format="rgb24").astype(np.int16) for frame in video.decode(video=0)
+        ]
+    assert len(images) == report.frames
+    return images
+
+
+def test_tracks_show_in_every_frame(run: RunFolder) -> None:
+    """As many pictures as without; numbers in the labels, and a trail where the square has been."""
+    plain, tracked = shown(run), shown(run, tracks=True)
+    assert len(plain) == len(tracked) == FRAMES
+    changes = [np.abs(a - b) for a, b in zip(tracked, plain, strict=True)]
+    number = [change[80:98].max() for change in changes]  # above the box
+    assert min(number) > 60
+    trail = [change[138:142, : 10 + 16 * i].max() for i, change in enumerate(changes)]
+    assert trail[0] < 30  # nothing has moved yet
+    assert min(trail[3:]) > 60
+
+
+def test_trails_follow_what_is_shown(run: RunFolder) -> None:
+    """Without boxes there are no trails either."""
+    tracked, plain = (shown(run, tracks=on, score_min=0.95) for on in (True, False))
+    assert max(np.abs(a - b).max() for a, b in zip(tracked, plain, strict=True)) == 0
+
+
+def test_two_runs_have_trails_of_their_own(run: RunFolder) -> None:
+    """Side by side, each as it is alone."""
+    both = shown(run, tracks=True, compare=run.uri)
+    assert len(both) == FRAMES
+    assert both[0].shape[1] > shown(run)[0].shape[1]
+
+
+def test_a_run_without_tracks_is_refused(run: RunFolder) -> None:
+    """The message says what to run."""
+    run.storage.delete(run.path(TRACKS_NAME))
+    with pytest.raises(NotFoundError, match=rf"no track ids .*run `urbandet track {run.uri}` f"):
+        shown(run, tracks=True)
+
+
+def test_a_second_run_without_tracks_is_refused(run: RunFolder, tmp_path: Path) -> None:
+    """It is the other one that is named."""
+    other = infer_squares(tmp_path / "a.tfrecord", tmp_path / "other")
+    with pytest.raises(NotFoundError, match=rf"urbandet track {other.uri}`"):
+        shown(run, tracks=True, compare=other.uri)
+
+
+def test_annotated_frames_have_no_tracks(run: RunFolder) -> None:
+    """They were drawn before there were any."""
+    with pytest.raises(ConfigError, match="leave out source=frames"):
+        shown(run, tracks=True, source="frames")
+
+
+def test_frames_of_a_video_can_be_drawn_on(tmp_path: Path) -> None:
+    """Its pictures come as views of the decoder's bytes."""
+    with VideoWriter(tmp_path / "drive.mp4", fps=10) as video:
+        for index in range(FRAMES):
+            video.write(picture(index))
+    folder = infer_squares(tmp_path / "drive.mp4", tmp_path / "run")
+    track(folder.uri, TrackRules(), folder.storage)
+    assert len(shown(folder, tracks=True)) == FRAMES

@@ -1,0 +1,237 @@
+"""Networks for batches: every runtime answers what the stock export answers."""
+
+import os
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_models import tiny_ssd
+
+from urbandet_ray.commands.export import export
+from urbandet_ray.detections import Detections
+from urbandet_ray.errors import ConfigError, ModelError
+from urbandet_ray.models import odapi
+from urbandet_ray.models.batched import trace_network
+from urbandet_ray.models.conversion import write_network
+from urbandet_ray.models.loading import ModelSpec, load_detector
+from urbandet_ray.models.network import Precision, Resizing, Runtime, check_precision, read_facts
+from urbandet_ray.models.shipped import SHIPPED_FOLDER
+from urbandet_ray.records.images import encode_jpeg
+from urbandet_ray.storage import Storage
+from urbandet_ray.training.odapi_model import OdApiModel
+
+# read while tests are collected, so before any of them imports TensorFlow into this process
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+pytestmark = pytest.mark.train
+
+
+def images(*sizes_wh: tuple[int, int]) -> list[np.ndarray]:
+    """Seeded images with some structure."""
+    draw = np.random.default_rng(3)
+    grains = [draw.integers(0, 256, (h // 8 + 1, w // 8 + 1, 3), np.uint8) for w, h in sizes_wh]
+    return [
+        np.ascontiguousarray(np.kron(grain, np.ones((8, 8, 1), np.uint8))[:h, :w])
+        for grain, (w, h) in zip(grains, sizes_wh, strict=True)
+    ]
+
+
+def made_run(folder: Path, keep_aspect: bool) -> Path:
+    """A training run's folder with a checkpoint of a tiny SSD that tells places apart."""
+    config = tiny_ssd()
+    if keep_aspect:
+        resizer = config.model.ssd.image_resizer
+        resizer.keep_aspect_ratio_resizer.min_dimension = 64
+        resizer.keep_aspect_ratio_resizer.max_dimension = 64
+        resizer.keep_aspect_ratio_resizer.pad_to_max_dimension = True
+    model = OdApiModel(config)
+    model.build(1)
+    draw = np.random.default_rng(0)
+    for one in model.trainable_variables:
+        if len(one.shape) == 4:  # by He's rule, or nothing of an image would reach the heads
+            inputs = np.prod(one.shape[:2]) * (1 if "depthwise" in one.name else one.shape[2])
+            one.assign(draw.normal(0, np.sqrt(2 / inputs), one.shape))
+    folder.mkdir()
+    (folder / "pipeline.config").write_text(str(config), "utf-8")
+    shutil.copy(SHIPPED_FOLDER / "label_map.pbtxt", folder)
+    saved = odapi.open_odapi().tf.train.Checkpoint(model=model.trackable)
+    saved.save_counter  # noqa: B018 - makes it: the OD API's exporter looks for one
+    saved.write(str(folder / "best" / "ckpt-1"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose images are padded to the network's input; the stock export lies in it."""
+    folder = made_run(tmp_path_factory.mktemp("runs") / "run", keep_aspect=True)
+    export(str(folder), storage=Storage())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def network(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """The run's network for a runtime at a precision; tests must not change it."""
+    traced = trace_network(
+        odapi.read_pipeline_config(run / "pipeline.config"), str(run / "best" / "ckpt-1")
+    )
+
+    @cache
+    def make(runtime: Runtime, precision: Precision = "f32") -> str:
+        folder = tmp_path_factory.mktemp("networks") / f"{runtime}-{precision}"
+        write_network(
+            traced,
+            folder,
+            runtime=runtime,
+            precision=precision,
+            frames=images(*[(64, 64)] * 8),
+            calibrated_on="eight frames",
+        )
+        shutil.copy(run / "label_map.pbtxt", folder)
+        return str(folder)
+
+    return make
+
+
+def answers(model: str, given: list[np.ndarray], score_min: float = 0.0) -> list[Detections]:
+    """Detections of an export."""
+    return load_detector(ModelSpec(model, score_min=score_min), Storage()).detect(given)
+
+
+def assert_alike(found: list[Detections], expected: list[Detections]) -> None:
+    """The same boxes, classes and scores; equal ones may have changed places."""
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert len(one) == len(other) > 0
+        assert one.scores == pytest.approx(other.scores, abs=1e-5)
+        keys = [
+            sorted(map(tuple, np.column_stack([each.class_ids, each.boxes_xyxy]).round(1).tolist()))
+            for each in (one, other)
+        ]
+        assert np.abs(np.array(keys[0]) - np.array(keys[1])).max() < 0.25
+
+
+@pytest.mark.parametrize("runtime", ["savedmodel", "openvino", "onnx", "tflite"])
+def test_every_runtime_answers_as_the_stock_export(
+    run: Path, network: Callable[..., str], runtime: str
+) -> None:
+    """Batches of one size and mixed ones, wide and tall images, in the order given."""
+    given = images((120, 90), (64, 64), (120, 90), (50, 130), (120, 90))
+    stock = answers(str(run / "exports" / "best-stock" / "saved_model"), given)
+    assert_alike(answers(network(runtime), given), stock)
+
+
+def test_images_are_stretched_where_the_config_says_so(tmp_path: Path) -> None:
+    """fixed_shape_resizer, through the command: int8 on frames that it reads itself."""
+    run = made_run(tmp_path / "run", keep_aspect=False)
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    given = images((120, 90), (64, 64), (50, 130))
+    for number, image in enumerate(given):
+        (frames / f"{number}.jpg").write_bytes(encode_jpeg(image, 95))
+    stock = export(str(run), storage=Storage())
+    full = export(str(run), storage=Storage(), format="tflite")
+    assert full.model == str(run / "exports" / "best-tflite")
+    assert_alike(answers(full.model, given), answers(stock.model, given))
+    short = export(
+        str(run), storage=Storage(), format="tflite", precision="int8", calibrate=str(frames)
+    )
+    assert short.model == str(run / "exports" / "best-tflite-int8")
+    facts = read_facts(Path(short.model), "it")
+    assert (facts.precision, facts.calibrated_on) == ("int8", str(frames))
+
+
+def test_a_higher_score_limit_cuts_the_tail_alone(network: Callable[..., str]) -> None:
+    """Scores at the limit itself stay."""
+    model, given = network("tflite"), images((64, 64), (64, 64))
+    whole = answers(model, given)
+    limit = float(whole[0].scores[4])
+    for one, all_of_it in zip(answers(model, given, limit), whole, strict=True):
+        assert one.scores.tolist() == all_of_it.scores[all_of_it.scores >= limit].tolist()
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision", "within"),
+    [
+        ("openvino", "bf16", 0.05),
+        ("openvino", "fp16", 0.02),
+        ("tflite", "fp16", 0.02),
+        ("openvino", "int8", 0.15),
+        ("onnx", "int8", 0.15),
+        ("tflite", "int8", 0.15),
+    ],
+)
+def test_fewer_bits_answer_nearly_the_same(
+    network: Callable[..., str], runtime: str, precision: str, within: float
+) -> None:
+    """Files of half the size or less, or the same one computed in bf16."""
+    models = [network(runtime), network(runtime, precision)]
+    (full,), (short,) = (answers(model, images((64, 64))) for model in models)
+    assert short.scores[:20] == pytest.approx(full.scores[:20], abs=within)
+    assert short.scores.tolist() != full.scores.tolist()
+    if precision == "fp16":
+        sizes = [
+            sum(file.stat().st_size for file in Path(model).glob("model.*")) for model in models
+        ]
+        assert sizes[1] < sizes[0]
+
+
+def test_a_network_that_answers_for_fewer_images_is_refused(network: Callable[..., str]) -> None:
+    """Whatever was done to its model file."""
+
+    class One:
+        """Answers for the first image."""
+
+        def run(self, given: np.ndarray) -> dict[str, np.ndarray]:
+            return {"deltas": np.zeros((1, 80, 4)), "logits": np.zeros((1, 80, 4))}
+
+    detector = load_detector(ModelSpec(network("tflite")), Storage())
+    detector._runtime = One()  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match="was given 2 images and answered for 1: its export"):
+        detector.detect(images((64, 64), (64, 64)))
+
+
+def test_a_damaged_folder_is_named(network: Callable[..., str], tmp_path: Path) -> None:
+    """Whatever is missing or broken in it."""
+    model = tmp_path / "network"
+    shutil.copytree(network("tflite"), model)
+    (model / "anchors.npy").unlink()
+    with pytest.raises(ModelError, match=r"lacks its anchors\.npy: copy or export it again"):
+        load_detector(ModelSpec(str(model)), Storage())
+    facts = (model / "network.json").read_text()
+    (model / "network.json").write_text(facts.replace('"version": 1', '"version": 9'))
+    with pytest.raises(ModelError, match="by a later urbandet"):
+        load_detector(ModelSpec(str(model)), Storage())
+    (model / "network.json").write_text(facts[:40])
+    with pytest.raises(ModelError, match=r"network\.json is damaged"):
+        load_detector(ModelSpec(str(model)), Storage())
+    (model / "network.json").write_text(facts)
+    (model / "model.tflite").unlink()
+    with pytest.raises(ModelError, match=r"lacks its model\.tflite"):
+        load_detector(ModelSpec(str(model)), Storage())
+
+
+def test_a_resizer_without_batches_is_refused() -> None:
+    """Padding is what gives images of every size the same anchors."""
+    config = tiny_ssd()
+    config.model.ssd.image_resizer.keep_aspect_ratio_resizer.min_dimension = 64
+    with pytest.raises(ModelError, match="needs fixed_shape_resizer, or keep_aspect_ratio_resizer"):
+        trace_network(config, "unused")
+
+
+@pytest.mark.parametrize(
+    ("size_wh", "expected"),
+    [((640, 640), [0, 0, 1, 1]), ((1920, 1280), [0, 0, 427 / 640, 1]), ((10, 40), [0, 0, 1, 0.25])],
+)
+def test_window_is_what_padding_leaves(size_wh: tuple[int, int], expected: list[float]) -> None:
+    window = Resizing(640, 640, (640, 640)).window(size_wh)
+    assert window == pytest.approx(expected)
+    assert Resizing(640, 640).window(size_wh).tolist() == [0, 0, 1, 1]
+
+
+def test_unknown_precision_names_what_there_is() -> None:
+    with pytest.raises(
+        ConfigError, match="tflite networks are not exported at bf16: give f32, fp1"
+    ):
+        check_precision("tflite", "bf16")

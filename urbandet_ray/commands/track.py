@@ -1,0 +1,125 @@
+"""`urbandet track`: numbers for the objects of a finished run, written into its detections."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from urbandet_ray.config import TrackConfig
+from urbandet_ray.errors import NotFoundError
+from urbandet_ray.inference.tracks import TrackRules, track_run, tracker_version
+from urbandet_ray.storage import Storage, WriterLock
+from urbandet_ray.storage.detections_table import rows_to_parquet
+from urbandet_ray.storage.run_folder import LOCK_NAME, TRACKS_NAME, RunFolder, to_json
+
+
+@dataclass(frozen=True)
+class TrackReport:
+    """What tracking came to.
+
+    Attributes:
+        run: the run folder.
+        tracks: how many there are.
+        tracked, detections: how many detections belong to one, and how many there are.
+        changed: False where the run had these very ids already.
+    """
+
+    run: str
+    tracks: int
+    tracked: int
+    detections: int
+    changed: bool
+
+    def to_text(self) -> str:
+        """One line for a person."""
+        text = f"{self.run}: {self.tracks} tracks"
+        text += f", {self.tracked} of {self.detections} detections belong to one"
+        return text + ("" if self.changed else " (as before)")
+
+
+def rules_of(config: TrackConfig) -> TrackRules:
+    """The rules that a config asks for.
+
+    Raises:
+        ConfigError: two of them do not go together.
+    """
+    return TrackRules(**config.model_dump(exclude={"enabled"}))
+
+
+def track(run_uri: str, rules: TrackRules, storage: Storage) -> TrackReport:
+    """Give the detections of a finished run the ids of their tracks.
+
+    The same rules once more change nothing; other rules, or a try after one that was cut off,
+    give all ids anew.
+
+    Args:
+        run_uri: the run folder; local or s3://.
+        rules: what makes a track.
+        storage: opens it.
+
+    Raises:
+        NotFoundError: there is no run.
+        RunError: it is not finished, or somebody else writes to it.
+        MissingExtraError: the tracker is not installed.
+    """
+    tracker_version()
+    folder = RunFolder(run_uri, storage)
+    folder.finished_markers()  # a lock would be left in whatever else this may be
+    with WriterLock(storage, folder.path(LOCK_NAME), "urbandet track") as lock:
+        storage.sweep(folder.uri)
+        return write_tracks(folder, rules, lock.check)
+
+
+def write_tracks(folder: RunFolder, rules: TrackRules, check: Callable[[], None]) -> TrackReport:
+    """Do it, for who holds the run's WriterLock; tracks.json is written last.
+
+    Args:
+        folder: a finished run.
+        rules: what makes a track.
+        check: called before each write; raises where the lock was lost.
+    """
+    made_by = {"rules": asdict(rules), "trackforge": tracker_version()}
+    known = read_tracks(folder)
+    if known is not None and made_by == {key: known.get(key) for key in made_by}:
+        counts = (known["tracks"], known["tracked"], known["detections"])
+        return TrackReport(folder.uri, *counts, changed=False)
+    storage, place = folder.storage, folder.path(TRACKS_NAME)
+    storage.delete(place)
+    tracks = tracked = detections = 0
+    for shard, rows in track_run(folder, rules):
+        for row in rows:
+            ids = row.detections.track_ids
+            tracks = max(tracks, int(ids.max(initial=0)))
+            tracked += int((ids > 0).sum())
+            detections += len(ids)
+        check()
+        storage.write_bytes(folder.detections_uri(shard), rows_to_parquet(rows))
+    check()
+    counted = {"tracks": tracks, "tracked": tracked, "detections": detections}
+    storage.write_bytes(place, to_json({**made_by, **counted}))
+    return TrackReport(folder.uri, **counted, changed=True)
+
+
+def read_tracks(folder: RunFolder) -> dict[str, Any] | None:
+    """tracks.json; None where there is none, or none that can be read."""
+    try:
+        known = json.loads(folder.storage.read_bytes(folder.path(TRACKS_NAME)))
+    except (NotFoundError, ValueError):
+        return None
+    wanted = {"rules", "trackforge", "tracks", "tracked", "detections"}
+    return known if isinstance(known, dict) and wanted <= set(known) else None
+
+
+def require_tracks(folder: RunFolder) -> None:
+    """Refuse a run whose detections have no ids, or those of a try that was cut off.
+
+    Raises:
+        NotFoundError: there is no tracks.json.
+    """
+    if read_tracks(folder) is None:
+        raise NotFoundError(
+            f"{folder.uri} has no track ids (no {TRACKS_NAME}): "
+            f"run `urbandet track {folder.uri}` first"
+        )

@@ -1,0 +1,97 @@
+"""A detector around a network of our own export: batches in, post-processing outside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from urbandet_ray.detections import Detections
+from urbandet_ray.errors import ModelError
+from urbandet_ray.frames import Image
+from urbandet_ray.models.backends.answers import AnswerRules, check_image
+from urbandet_ray.models.backends.runtimes import Answer, load_runtime
+from urbandet_ray.models.network import read_anchors, read_facts
+from urbandet_ray.models.postprocess import detect_from_raw
+
+
+class NetworkDetector:
+    """Runs a folder with network.json; class ids are those of the label map, from 1."""
+
+    def __init__(self, folder: Path, source: str, rules: AnswerRules, threads: int) -> None:
+        """Load the network.
+
+        Args:
+            folder: holds network.json.
+            source: the model's name in messages.
+            rules: what is kept of its answers.
+            threads: of the runtime on the CPU.
+
+        Raises:
+            MissingExtraError: its runtime is not installed.
+            ModelError: it is damaged.
+        """
+        self._facts = read_facts(folder, source)
+        self._anchors = self._raw_rules = None
+        if self._facts.rules is not None:
+            self._anchors = read_anchors(folder, source)
+            # what is below is dropped anyway; strictly above, and answers at the limit are kept
+            least = float(np.nextafter(np.float32(rules.score_min), np.float32(-1)))
+            self._raw_rules = replace(
+                self._facts.rules, score_min=max(self._facts.rules.score_min, least)
+            )
+        self._runtime = load_runtime(self._facts, folder, source, threads)
+        self._rules = rules
+        self._source = source
+        self.labels = rules.classes.target
+        self.batch_size = self._facts.batch_size
+
+    def detect(self, images: Sequence[Image]) -> list[Detections]:
+        """Detect objects in n images of any sizes; see `Detector.detect`."""
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for index, image in enumerate(images):
+            by_size.setdefault(check_image(image), []).append(index)
+        found: dict[int, Detections] = {}
+        for size_wh, indices in by_size.items():
+            batch = np.stack([images[index] for index in indices])
+            answer = self._answer(batch)
+            found.update(zip(indices, self._read(answer, size_wh), strict=True))
+        return [found[index] for index in range(len(images))]
+
+    def _answer(self, batch: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Answer:
+        answer = self._runtime.run(batch)
+        wanted = ("deltas", "logits") if self._raw_rules else ("boxes", "scores", "classes")
+        if missing := [name for name in wanted if name not in answer]:
+            raise ModelError(
+                f"{self._source} answers {', '.join(sorted(answer))}, not {', '.join(missing)}: "
+                "its model file is of another export; copy or export it again"
+            )
+        counts = {len(answer[name]) for name in wanted}
+        if counts != {len(batch)}:
+            raise ModelError(
+                f"{self._source} was given {len(batch)} images and answered for {min(counts)}: its "
+                "export cannot batch; export it again"
+            )
+        return answer
+
+    def _read(self, answer: Answer, size_wh: tuple[int, int]) -> list[Detections]:
+        """Answers for images of one size."""
+        if self._raw_rules is None or self._anchors is None:
+            rows = zip(answer["boxes"], answer["scores"], answer["classes"], strict=True)
+            return [
+                self._rules.read(boxes, scores, np.rint(classes).astype(np.int32) + 1, size_wh)
+                for boxes, scores, classes in rows
+            ]
+        window = self._facts.resizing.window(size_wh)
+        found = detect_from_raw(
+            answer["deltas"],
+            answer["logits"],
+            self._anchors,
+            self._raw_rules,
+            windows_yxyx=window,
+        )
+        return [
+            self._rules.read(one.boxes_yxyx, one.scores, one.classes + 1, size_wh) for one in found
+        ]

@@ -1,0 +1,173 @@
+"""A network on its own: what `urbandet export` writes for fast inference, and what runs it needs.
+
+    network.json      this module's NetworkFacts; a folder with it is a network
+    model.xml|.onnx|.tflite, or saved_model/
+    anchors.npy       where boxes are decoded outside (an SSD's)
+    label_map.pbtxt
+
+uint8 images [n, height, width, 3] go in, of any size and number; resizing and normalising are the
+network's own, exactly the OD API's. The folder is all that inference needs: no object_detection.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urbandet_ray.errors import ConfigError, ModelError
+from urbandet_ray.models.postprocess import PostProcess
+
+FACTS_NAME, ANCHORS_NAME = "network.json", "anchors.npy"
+
+Runtime = Literal["savedmodel", "openvino", "onnx", "tflite"]
+Precision = Literal["f32", "bf16", "fp16", "int8"]
+
+PRECISIONS: dict[str, tuple[Precision, ...]] = {
+    "savedmodel": ("f32",),
+    "openvino": ("f32", "bf16", "fp16", "int8"),
+    "onnx": ("f32", "int8"),
+    "tflite": ("f32", "fp16", "int8"),
+}
+"""What each runtime's networks are exported at, the first by default."""
+
+MODEL_NAMES = {
+    "savedmodel": "saved_model",
+    "openvino": "model.xml",
+    "onnx": "model.onnx",
+    "tflite": "model.tflite",
+}
+
+
+@dataclass(frozen=True)
+class Resizing:
+    """The OD API's image resizer, as far as boxes depend on it.
+
+    Attributes:
+        height, width: what the network sees, in pixels.
+        keep_aspect: (shorter, longer) side that an image is fitted into, padded below and to the
+            right; None stretches it to height x width.
+    """
+
+    height: int
+    width: int
+    keep_aspect: tuple[int, int] | None = None
+
+    def window(self, size_wh: tuple[int, int]) -> NDArray[np.float32]:
+        """The part [ymin, xmin, ymax, xmax] of the network's input that is no padding, in [0, 1].
+
+        Rounds as tf.image.resize_images does with preserve_aspect_ratio.
+        """
+        if self.keep_aspect is None:
+            return np.array([0, 0, 1, 1], np.float32)
+        width, height = (np.float32(side) for side in size_wh)
+        shorter, longer = (np.float32(side) for side in self.keep_aspect)
+        target = (shorter, longer) if height < width else (longer, shorter)
+        scale = min(target[0] / height, target[1] / width)
+        seen = np.rint([scale * height, scale * width])
+        return np.array([0, 0, seen[0] / self.height, seen[1] / self.width], np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFacts:
+    """All that a network's folder says of itself.
+
+    Attributes:
+        runtime, precision: what runs it, and how exactly.
+        answers: `raw` are an SSD's deltas and logits, `detections` are final.
+        resizing: what its own resizing comes to.
+        rules: how raw answers become detections; None where they are final.
+        batch_size: images a call that it works best with.
+        calibrated_on: what int8 was calibrated on.
+    """
+
+    runtime: Runtime
+    precision: Precision
+    answers: Literal["raw", "detections"]
+    resizing: Resizing
+    rules: PostProcess | None
+    batch_size: int = 8
+    calibrated_on: str | None = None
+
+    def model_path(self, folder: Path) -> Path:
+        """The runtime's own file or folder."""
+        return folder / MODEL_NAMES[self.runtime]
+
+
+def check_precision(runtime: str, precision: str) -> None:
+    """Refuse what cannot be exported.
+
+    Raises:
+        ConfigError: names what can.
+    """
+    offered = PRECISIONS.get(runtime)
+    if offered is None:
+        raise ConfigError(f"format is {runtime!r}: give one of {', '.join(PRECISIONS)}")
+    if precision not in offered:
+        raise ConfigError(
+            f"{runtime} networks are not exported at {precision}: give {', '.join(offered)}, or "
+            "another format"
+        )
+
+
+def is_network(folder: Path) -> bool:
+    """Whether a folder holds a network."""
+    return (folder / FACTS_NAME).is_file()
+
+
+def write_facts(facts: NetworkFacts, folder: Path) -> None:
+    """Put network.json into the folder; the model is there already."""
+    text = json.dumps({"version": 1, **asdict(facts)}, indent=2) + "\n"
+    (folder / FACTS_NAME).write_text(text, "utf-8")
+
+
+def read_facts(folder: Path, source: str) -> NetworkFacts:
+    """Read network.json.
+
+    Args:
+        source: the model's name in messages.
+
+    Raises:
+        ModelError: damaged, or of a later version of this package.
+    """
+    try:
+        given: dict[str, Any] = json.loads((folder / FACTS_NAME).read_text("utf-8"))
+        version = given.pop("version")
+        if version != 1:
+            raise ModelError(
+                f"{source} was exported by a later urbandet (network.json version {version}): "
+                "update this one, or export again"
+            )
+        sides, rules = given.pop("resizing"), given.pop("rules")
+        if sides["keep_aspect"] is not None:
+            sides["keep_aspect"] = tuple(sides["keep_aspect"])
+        if rules is not None:
+            rules = PostProcess(**{**rules, "box_scales": tuple(rules["box_scales"])})
+        facts = NetworkFacts(**given, resizing=Resizing(**sides), rules=rules)
+    except (ValueError, KeyError, TypeError, ConfigError) as error:
+        raise ModelError(
+            f"{source}: network.json is damaged ({error}): copy or export it again"
+        ) from error
+    if facts.runtime not in MODEL_NAMES or not facts.model_path(folder).exists():
+        raise ModelError(
+            f"{source} lacks its {MODEL_NAMES.get(facts.runtime, facts.runtime)}: copy or export "
+            "it again"
+        )
+    return facts
+
+
+def read_anchors(folder: Path, source: str) -> NDArray[np.float32]:
+    """Anchors [a, 4] yxyx of the network's input, in [0, 1].
+
+    Raises:
+        ModelError: they are not there.
+    """
+    try:
+        anchors: NDArray[np.float32] = np.load(folder / ANCHORS_NAME, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{source} lacks its {ANCHORS_NAME}: copy or export it again") from error
+    return anchors

@@ -1,0 +1,390 @@
+"""Raw answers of an SSD, or of a second stage, to detections: convert, decode, suppress, merge.
+
+The TF Object Detection API does this inside the network, for every anchor. Here it is done outside
+and only for anchors that can still be answers: the best first, until every class is full. Boxes,
+classes, scores and order are those of its core/post_processing.py over TensorFlow's
+NonMaxSuppressionV5 (tensorflow/core/kernels/image/non_max_suppression_op.cc), ties included.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import islice
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urbandet_ray.errors import ConfigError, ModelError
+
+Floats = NDArray[np.float32]
+_Indices = NDArray[np.intp]
+_Classes = NDArray[np.int32]
+_BoxesOf = Callable[[_Indices, _Classes], Floats]
+"""Boxes [k, 4] of anchors [k] and their classes [k]: only those looked at are decoded."""
+
+UNIT_WINDOW: Sequence[float] = (0.0, 0.0, 1.0, 1.0)
+_FIRST, _GROWTH = 1024, 4  # candidates ranked of a class: enough for most frames, else more
+_SAMPLED = 17  # of so many keys one: prime, since anchors come in groups of equal shape
+_BLOCK = 128  # candidates compared with one another at once: the matrices stay in the first cache
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostProcess:
+    """How raw answers become detections: the part of the OD API's post_processing.proto for it."""
+
+    score_converter: Literal["sigmoid", "softmax", "identity"]
+    """What makes scores of logits; softmax runs over the background too."""
+    score_min: float
+    """Scores are above it. Raising it cuts the tail of the answer and changes nothing else."""
+    iou_max: float
+    """A box that overlaps a better one of its class by more is suppressed."""
+    max_per_class: int
+    """Boxes kept of a class; those that the window then cuts away count."""
+    max_total: int
+    """Boxes kept of an image."""
+    background: bool = True
+    """The logits' first column is the background, which is cut off."""
+    logit_scale: float = 1.0
+    """Logits are divided by it first."""
+    box_scales: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    """faster_rcnn_box_coder's y, x, height and width scale."""
+    change_coordinate_frame: bool = True
+    """Boxes are answered relative to their window, which becomes the unit square."""
+    soft_nms_sigma: float = 0.0
+    """Above 0, overlap multiplies scores by exp(-iou² / (2 sigma)), whatever iou_max is (Soft-NMS,
+    arXiv 1704.04503). Meant for a high score_min: far slower than suppressing."""
+    class_agnostic: bool = False
+    """A box has its best class only and any class suppresses it; max_per_class says nothing."""
+
+    def __post_init__(self) -> None:
+        if self.score_converter not in ("sigmoid", "softmax", "identity"):
+            raise ConfigError(
+                f"score_converter is {self.score_converter!r}: give sigmoid, softmax or identity"
+            )
+        if not 0 <= self.iou_max <= 1:
+            raise ConfigError(f"iou_max is {self.iou_max:g}: give a number in [0, 1]")
+        if not (self.logit_scale > 0 and min(self.box_scales) > 0 and self.soft_nms_sigma >= 0):
+            raise ConfigError(
+                f"logit_scale {self.logit_scale:g} and box_scales {self.box_scales} must be above "
+                f"0, soft_nms_sigma {self.soft_nms_sigma:g} not below"
+            )
+        if min(self.max_per_class, self.max_total) < 1:
+            raise ConfigError(
+                f"max_per_class {self.max_per_class}, max_total {self.max_total}: give at least 1"
+            )
+
+
+class Found(NamedTuple):
+    """Detections of one image, best score first.
+
+    Attributes:
+        boxes_yxyx: [k, 4] float32 (ymin, xmin, ymax, xmax).
+        scores: [k] float32.
+        classes: [k] int32 from 0, the background not counted.
+    """
+
+    boxes_yxyx: Floats
+    scores: Floats
+    classes: _Classes
+
+
+def decode_boxes(
+    deltas: Floats, anchors_yxyx: Floats, scales: tuple[float, float, float, float]
+) -> Floats:
+    """Turn [..., 4] (ty, tx, th, tw) into yxyx boxes, as box_coders/faster_rcnn_box_coder.py does.
+
+    Args:
+        deltas: [..., 4] float32.
+        anchors_yxyx: [..., 4] float32, broadcast to the deltas; the boxes are in their unit.
+        scales: what ty, tx, th and tw were multiplied by for training.
+    """
+    sizes = anchors_yxyx[..., 2:] - anchors_yxyx[..., :2]
+    with np.errstate(over="ignore", invalid="ignore"):  # an infinite box ends at the window
+        scaled = deltas / np.array(scales, np.float32)
+        centers = scaled[..., :2] * sizes + (anchors_yxyx[..., :2] + sizes / 2)
+        halves = np.exp(scaled[..., 2:].astype(np.float64)).astype(np.float32) * sizes / 2
+        decoded: Floats = np.concatenate([centers - halves, centers + halves], axis=-1)
+    return decoded
+
+
+def detect_from_raw(
+    deltas: Floats,
+    logits: Floats,
+    anchors_yxyx: Floats,
+    rules: PostProcess,
+    *,
+    windows_yxyx: Floats | Sequence[float] = UNIT_WINDOW,
+) -> list[Found]:
+    """Detections of a batch from what an SSD's heads answer.
+
+    NaN is never a detection: not where the score is (under softmax, or where class-agnostic, if
+    one logit of the anchor is), nor where a coordinate is, which the OD API lets suppress all.
+
+    Args:
+        deltas: [n, a, 4] box encodings.
+        logits: [n, a, c], the background in front if the rules say so.
+        anchors_yxyx: [a, 4].
+        rules: of the model; score_min may be higher than the model's.
+        windows_yxyx: [4] or [n, 4], the part of each image that is no padding. Boxes are clipped
+            to it after suppression, and dropped if they have no area in it.
+
+    Raises:
+        ModelError: shapes that do not fit together.
+    """
+    deltas, logits, anchors = (np.asarray(a, np.float32) for a in (deltas, logits, anchors_yxyx))
+    fits = logits.ndim == 3 and deltas.shape == (*logits.shape[:2], 4)
+    if not fits or anchors.shape != deltas.shape[1:]:
+        raise ModelError(
+            f"box encodings {deltas.shape}, logits {logits.shape} and anchors {anchors.shape} do "
+            "not fit: expected [n, a, 4], [n, a, c] and [a, 4]"
+        )
+
+    def decoded(image: int) -> _BoxesOf:
+        return lambda at, _: decode_boxes(deltas[image, at], anchors[at], rules.box_scales)
+
+    return _detect(decoded, logits, rules, windows_yxyx)
+
+
+def suppress(
+    boxes_yxyx: Floats,
+    logits: Floats,
+    rules: PostProcess,
+    *,
+    windows_yxyx: Floats | Sequence[float] = UNIT_WINDOW,
+) -> list[Found]:
+    """Detections of a batch from decoded boxes; as `detect_from_raw` otherwise.
+
+    Args:
+        boxes_yxyx: [n, a, 4], or [n, a, c, 4] where classes have their own, the background none.
+        logits: [n, a, c], the background in front if the rules say so; scores, if the rules'
+            converter is identity. NaN for padding.
+        rules: of the model; box_scales say nothing here.
+        windows_yxyx: [4] or [n, 4]; a second stage's are images in pixels.
+
+    Raises:
+        ModelError: shapes that do not fit together.
+    """
+    boxes, logits = np.asarray(boxes_yxyx, np.float32), np.asarray(logits, np.float32)
+    per_class = [logits.shape[2] - rules.background] if logits.ndim == 3 else []
+    if logits.ndim != 3 or boxes.shape not in (
+        (*logits.shape[:2], 4),
+        (*logits.shape[:2], *per_class, 4),
+    ):
+        raise ModelError(
+            f"boxes {boxes.shape} and logits {logits.shape} do not fit: expected [n, a, 4] or "
+            "[n, a, classes, 4], and [n, a, classes], with one column more for a background"
+        )
+
+    def given(image: int) -> _BoxesOf:
+        each = boxes[image]
+        return lambda at, class_of: each[at] if each.ndim == 2 else each[at, class_of]
+
+    return _detect(given, logits, rules, windows_yxyx)
+
+
+def _detect(
+    boxes_of: Callable[[int], _BoxesOf],
+    logits: Floats,
+    rules: PostProcess,
+    windows_yxyx: Floats | Sequence[float],
+) -> list[Found]:
+    if logits.shape[2] <= rules.background:
+        raise ModelError(f"logits {logits.shape} hold no class: is there a background column?")
+    windows = np.broadcast_to(np.asarray(windows_yxyx, np.float32), (len(logits), 4))
+    select = _select_soft if rules.soft_nms_sigma else _select_hard
+    found = []
+    for image, window in enumerate(windows):
+        keys = _keys(logits[image], rules)
+        groups: list[int | None] = [None] if rules.class_agnostic else [*range(keys.shape[1])]
+        blocks = [_blocks(keys, group, boxes_of(image), rules) for group in groups]
+        kept = [_within(select(each, rules), window) for each in blocks]
+        found.append(_merge(kept, window, rules))
+    return found
+
+
+def _keys(logits: Floats, rules: PostProcess) -> Floats:
+    """[a, c] numbers that order anchors as their scores do: scores, or logits before a sigmoid."""
+    scaled = logits * np.float32(1 / rules.logit_scale) if rules.logit_scale != 1 else logits
+    if rules.score_converter == "softmax":
+        with np.errstate(invalid="ignore"):
+            powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        scaled = powers / powers.sum(axis=1, keepdims=True)
+    return scaled[:, 1:] if rules.background else scaled
+
+
+def _scores(keys: Floats, rules: PostProcess) -> Floats:
+    if rules.score_converter != "sigmoid":
+        return keys
+    with np.errstate(over="ignore"):
+        return (1 / (1 + np.exp(-keys.astype(np.float64)))).astype(np.float32)
+
+
+def _lowest_key(rules: PostProcess) -> float:
+    """No anchor with a lower key has a score above score_min."""
+    if rules.score_converter != "sigmoid":
+        return rules.score_min
+    if not 0 < rules.score_min < 1:
+        return -math.inf if rules.score_min <= 0 else math.inf
+    return math.log(rules.score_min / (1 - rules.score_min)) - 1e-3  # more than rounding does
+
+
+class _Block(NamedTuple):
+    """Anchors of one class, or of any where class-agnostic, best first: [k], boxes [k, 4]."""
+
+    anchors: _Indices
+    scores: Floats
+    classes: _Classes
+    boxes: Floats
+
+    def take(self, at: _Indices | slice) -> _Block:
+        return _Block(self.anchors[at], self.scores[at], self.classes[at], self.boxes[at])
+
+
+def _blocks(
+    keys: Floats, class_id: int | None, boxes_of: _BoxesOf, rules: PostProcess
+) -> Iterator[_Block]:
+    """Candidates of one class, or of the best class each where `class_id` is None."""
+    group = reduce(np.maximum, keys.T) if class_id is None else keys[:, class_id]
+    for anchors, scores in _ranked(group, rules):
+        for start in range(0, len(anchors), _BLOCK):
+            at = anchors[start : start + _BLOCK]
+            if class_id is None:
+                classes = _scores(keys[at], rules).argmax(axis=1).astype(np.int32)
+            else:
+                classes = np.full(len(at), class_id, np.int32)
+            block = _Block(at, scores[start : start + _BLOCK], classes, boxes_of(at, classes))
+            sound = np.flatnonzero(~np.isnan(block.boxes).any(axis=1))
+            yield block.take(sound) if len(sound) < len(at) else block
+
+
+def _ranked(keys: Floats, rules: PostProcess) -> Iterator[tuple[_Indices, Floats]]:
+    """Anchors and scores above score_min: best score first, then lowest index; more each time.
+
+    A round's least key is guessed from a sample; every anchor from that key on is in it. Different
+    keys may round to one score, and then the index decides: so the anchors that score as the least
+    key does wait for the next round.
+    """
+    lowest, sample = np.float32(_lowest_key(rules)), -keys[::_SAMPLED]
+    done, count = 0, _FIRST
+    while True:
+        place = count // _SAMPLED
+        least = -np.partition(sample, place)[place] if place < len(sample) else lowest
+        last = not least > lowest  # NaN, which partitions as the worst, included
+        near = np.flatnonzero(keys >= (lowest if last else least))
+        scores = _scores(keys[near], rules)
+        good = (scores > np.float32(rules.score_min)) & (scores >= 0)  # the OD API cuts at 0 too
+        certain = good if last else good & (scores > scores.min())
+        order = np.argsort(-scores, kind="stable")[done : np.count_nonzero(certain)]
+        yield near[order], scores[order]
+        if last:
+            return
+        done, count = done + len(order), count * _GROWTH
+
+
+def _sides(boxes: Floats) -> Floats:
+    """[5, k]: ymin, xmin, ymax, xmax and area of boxes; infinite where they have none."""
+    low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
+    with np.errstate(invalid="ignore"):
+        areas = (high[:, 0] - low[:, 0]) * (high[:, 1] - low[:, 1])
+    areas[areas <= 0] = np.inf  # so that nothing overlaps them
+    return np.vstack([low.T, high.T, areas])
+
+
+def _ious(a: Floats, b: Floats) -> Floats:
+    """[i, j] intersection over union of `_sides` [5, i] and [5, j], in the kernel's operations.
+
+    NaN for two infinite boxes, which the kernel takes for an overlap.
+    """
+    a = a[:, :, None]
+    with np.errstate(invalid="ignore"):
+        height = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0])
+        width = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1])
+        shared = np.maximum(height, 0, out=height) * np.maximum(width, 0, out=width)
+        ious: Floats = shared / (a[4] + b[4] - shared)
+    return ious
+
+
+def _limit(rules: PostProcess) -> int:
+    return rules.max_total if rules.class_agnostic else rules.max_per_class
+
+
+def _select_hard(blocks: Iterator[_Block], rules: PostProcess) -> Iterator[_Block]:
+    """The first max_per_class that overlap no better one too much."""
+    kept, room, iou_max = np.empty((5, 0), np.float32), _limit(rules), np.float32(rules.iou_max)
+    for block in blocks:
+        sides = _sides(block.boxes)
+        free = np.flatnonzero((_ious(kept, sides) <= iou_max).all(axis=0))
+        sides = sides[:, free]
+        gone, chosen = np.zeros(len(free), np.bool_), []
+        for place, row in enumerate(~(_ious(sides, sides) <= iou_max)):
+            if not gone[place]:
+                chosen.append(place)
+                gone |= row
+        chosen = chosen[:room]
+        room -= len(chosen)
+        yield block.take(free[chosen])
+        if not room:
+            return
+        kept = np.hstack([kept, sides[:, chosen]])
+
+
+def _select_soft(blocks: Iterator[_Block], rules: PostProcess) -> Iterator[_Block]:
+    """The kernel's queue: the best is kept if nothing kept since it was queued lowers its score."""
+    scale = np.float32(-0.5) / np.float32(rules.soft_nms_sigma)
+    coming = (
+        (-float(block.scores[at]), int(block.anchors[at]), 0, sides[:, at : at + 1], block, at)
+        for block in blocks
+        for sides in [_sides(block.boxes)]
+        for at in range(len(block.scores))
+    )
+    kept, limit = np.empty((5, 0), np.float32), _limit(rules)
+    queue: list[tuple[float, int, int, Floats, _Block, int]] = []
+    following = next(coming, None)
+    while kept.shape[1] < limit and (queue or following):
+        if following and (not queue or following[:2] < queue[0][:2]):
+            heapq.heappush(queue, following)
+            following = next(coming, None)
+            continue
+        loss, anchor, seen, sides, block, at = heapq.heappop(queue)
+        ious = _ious(kept[:, seen:], sides)[::-1, 0]  # the kernel starts from the last kept
+        ious = ious[ious != 0]
+        score = np.float32(-loss)
+        for weight in np.exp((scale * ious * ious).astype(np.float64)).astype(np.float32):
+            score *= weight
+        if score == -loss:
+            yield block.take(slice(at, at + 1))._replace(scores=np.array([score], np.float32))
+            kept = np.hstack([kept, sides])
+        elif score > np.float32(rules.score_min):
+            heapq.heappush(queue, (-float(score), anchor, kept.shape[1], sides, block, at))
+
+
+def _within(blocks: Iterator[_Block], window: Floats) -> Iterator[tuple[float, int, Floats]]:
+    """Score, class and box, clipped to the window, of boxes that have area in it."""
+    low, high = window[[0, 1, 0, 1]], window[[2, 3, 2, 3]]
+    for block in blocks:
+        boxes = np.maximum(np.minimum(block.boxes, high), low)
+        inside = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) > 0
+        columns = block.scores[inside].tolist(), block.classes[inside].tolist(), boxes[inside]
+        yield from zip(*columns, strict=True)
+
+
+def _merge(
+    kept: list[Iterator[tuple[float, int, Floats]]], window: Floats, rules: PostProcess
+) -> Found:
+    """The best max_total of all classes; of equal scores the lower class's are first.
+
+    No class is looked at further than that takes.
+    """
+    best = list(islice(heapq.merge(*kept, key=lambda one: -one[0]), rules.max_total))
+    if not best:
+        return Found(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
+    scores, classes, rows = zip(*best, strict=True)
+    boxes = np.array(rows)
+    if rules.change_coordinate_frame:
+        boxes = (boxes - window[[0, 1, 0, 1]]) * (1 / (window[2:] - window[:2]))[[0, 1, 0, 1]]
+    return Found(boxes, np.array(scores, np.float32), np.array(classes, np.int32))
