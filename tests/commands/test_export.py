@@ -247,7 +247,7 @@ def test_only_ssd_goes_to_tflite(run: Path, tmp_path: Path) -> None:
     for name in ("label_map.pbtxt", "best/ckpt-7.index", "best/ckpt-7.data-00000-of-00001"):
         (tmp_path / name).write_bytes((run / name).read_bytes())
     (tmp_path / "pipeline.config").write_text("model { faster_rcnn { num_classes: 3 } }")
-    with pytest.raises(ModelError, match=r"faster_rcnn model: .*export it as savedmodel"):
+    with pytest.raises(ModelError, match=r"faster_rcnn model: .*export it as stock"):
         export(str(tmp_path), storage=Storage(), format="stock-tflite")
 
 

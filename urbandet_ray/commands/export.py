@@ -244,7 +244,7 @@ def _export_stock(source: Path, made: Path, format: str, precision: Precision, p
     kind = read_pipeline_config(config).model.WhichOneof("model")
     if format == "stock-tflite" and kind != "ssd":
         raise ModelError(
-            f"this run trained a {kind} model: only ssd goes to TFLite; use another format"
+            f"this run trained a {kind} model: only ssd goes to TFLite; export it as stock"
         )
     checkpoint, rounds = source / "checkpoint", precision == "bf16"
     try:
