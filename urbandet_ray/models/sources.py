@@ -15,7 +15,7 @@ from urbandet_ray.storage import Storage, join_uri
 from urbandet_ray.storage.uris import parse_uri
 
 EXPECTED = (
-    "expected a folder that `urbandet export` wrote, a .tflite detector with its post-process op, "
+    "expected a .tflite detector with its post-process op, a folder that `urbandet export` wrote, "
     "a SavedModel folder exported by the Object Detection API, or 'shipped'"
 )
 _MAX_MODEL_FILES = 1000
