@@ -161,8 +161,8 @@ def _pad_values(resizer: Any) -> list[float]:
 def _preprocess(
     model: Any, kind: str, resize: Callable[[Any], tuple[Any, Any]], images: Any
 ) -> tuple[Any, Any]:
-    """As `model.preprocess`, for a batch: Faster R-CNN alone normalises what is resized already."""
-    if kind == "faster_rcnn":
+    """As `model.preprocess`, for a batch: an SSD alone normalises first and pads with zeros."""
+    if kind != "ssd":
         resized, shapes = resize(images)
         return model._feature_extractor.preprocess(resized), shapes
     normalised = model._feature_extractor.preprocess(images)
