@@ -5,6 +5,7 @@ ray job submit --working-dir . -- python jobs/batch_infer.py configs/runs/infer.
 """
 
 import sys
+from functools import partial
 
 from urbandet_ray.commands.jobs import run_job
 from urbandet_ray.config import InferConfig
@@ -15,9 +16,11 @@ def main(arguments: list[str]) -> int:
     from urbandet_ray.commands.display import infer_progress
     from urbandet_ray.commands.infer import infer
 
+    log = partial(print, flush=True)
+
     def work(config: InferConfig) -> tuple[str, int]:
         with infer_progress() as on_progress:
-            report = infer(config, on_progress=on_progress)
+            report = infer(config, on_progress=on_progress, say=log)
         return report.to_text(), report.exit_code
 
     return run_job(InferConfig, arguments, work)

@@ -97,6 +97,26 @@ def s3_server(
         process.wait()
 
 
+@pytest.fixture(scope="session")
+def ray_dashboard(aws_test_credentials: None) -> Iterator[str]:
+    """A local Ray with a dashboard, for runs and for `ray job submit`; its address."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.pop("RAY_ADDRESS", None)
+    import ray
+
+    context = ray.init(
+        address="local",
+        num_cpus=2,
+        num_gpus=2,  # in name only: how GPU actors are placed, not what they compute
+        object_store_memory=100 << 20,
+        include_dashboard=True,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield f"http://{context.dashboard_url}"
+    ray.shutdown()
+
+
 def _wait_for_url(process: "subprocess.Popen[bytes]", log: Path) -> str:
     until = time.monotonic() + 60
     while time.monotonic() < until and process.poll() is None:

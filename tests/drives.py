@@ -1,5 +1,6 @@
 """Small drives and a detector for tests: images whose content says which frame they are."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from urbandet_ray.detections import Detections
+from urbandet_ray.errors import ModelError
 from urbandet_ray.frames import Frame, Image, Truth
 from urbandet_ray.labels import STREET_LABELS, LabelMap
 from urbandet_ray.records.images import encode_jpeg
@@ -62,3 +64,22 @@ class SquareDetector:
             return Detections.empty()
         box = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
         return Detections.of([box], [0.9], [1])
+
+
+@dataclass
+class WaitingDetector(SquareDetector):
+    """Waits for each call and each image, as for an accelerator that likes batches."""
+
+    batch_size: int = 4
+    call_s: float = 0.02
+    image_s: float = 0.001
+
+    def detect(self, images: Sequence[Image]) -> list[Detections]:
+        """As the square's, later."""
+        time.sleep(self.call_s + self.image_s * len(images))
+        return super().detect(images)
+
+
+def refuse_to_load() -> SquareDetector:
+    """A model whose runtime is not there."""
+    raise ModelError("this runtime is not installed")

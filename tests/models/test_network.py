@@ -3,13 +3,16 @@
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from drives import write_drive
 from tiny_models import tiny_ssd
 
+from urbandet_ray.commands.accuracy import measure_accuracy
 from urbandet_ray.commands.export import export
 from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ConfigError, ModelError
@@ -17,7 +20,14 @@ from urbandet_ray.models import odapi
 from urbandet_ray.models.batched import trace_network
 from urbandet_ray.models.conversion import write_network
 from urbandet_ray.models.loading import ModelSpec, load_detector
-from urbandet_ray.models.network import Precision, Resizing, Runtime, check_precision, read_facts
+from urbandet_ray.models.network import (
+    Accuracy,
+    Precision,
+    Resizing,
+    Runtime,
+    check_precision,
+    read_facts,
+)
 from urbandet_ray.models.shipped import SHIPPED_FOLDER
 from urbandet_ray.records.images import encode_jpeg
 from urbandet_ray.storage import Storage
@@ -140,6 +150,32 @@ def test_images_are_stretched_where_the_config_says_so(tmp_path: Path) -> None:
     assert short.model == str(run / "exports" / "best-tflite-int8")
     facts = read_facts(Path(short.model), "it")
     assert (facts.precision, facts.calibrated_on) == ("int8", str(frames))
+
+
+def test_what_a_precision_costs_travels_with_it(tmp_path: Path) -> None:
+    """--check: both mAPs on labelled frames, kept in the export and held to its gate."""
+    run = made_run(tmp_path / "run", keep_aspect=False)
+    records = write_drive(tmp_path / "data" / "drive.tfrecord", 6).parent
+    report = export(
+        str(run), storage=Storage(), format="openvino", precision="bf16", check=str(records)
+    )
+    facts = read_facts(Path(report.model), "it")
+    assert facts.accuracy is not None and facts.accuracy == report.accuracy
+    assert (facts.accuracy.frames, facts.accuracy.data) == (6, str(records))
+    spec = ModelSpec(report.model, score_min=0.01)
+    detector = load_detector(spec, Storage())
+    assert facts.accuracy.map == measure_accuracy(detector, str(records), Storage()).map
+    assert "at bf16" in report.to_text() and "in f32 (6 frames of" in report.to_text()
+    costly = replace(facts, accuracy=Accuracy(0.1, 0.103, 6, "x"))
+    assert costly.objection() == "bf16 costs 0.003 mAP, allowed are 0.002"
+    assert replace(costly, precision="int8").objection() is None
+    assert "was not measured" in str(replace(facts, accuracy=None).objection())
+    assert replace(facts, precision="f32", accuracy=None).objection() is None
+
+
+def test_only_networks_are_compared(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="stock is none: export it, then use urbandet bench"):
+        export(str(tmp_path), storage=Storage(), check="data")
 
 
 def test_a_higher_score_limit_cuts_the_tail_alone(network: Callable[..., str]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from urbandet_ray import __version__
-from urbandet_ray.cli import data, inference, models, training
+from urbandet_ray.cli import bench, data, inference, models, training
 from urbandet_ray.errors import UrbandetError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(inference.app)
+app.add_typer(bench.app)
 app.add_typer(training.app)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")

@@ -41,7 +41,13 @@ def infer(
     ] = None,
     out: Annotated[str | None, typer.Option("--out", help="Run folder, local or s3://.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="shipped, a .tflite file or a SavedModel folder.")
+        str | None, typer.Option(help="shipped, an export, a .tflite file or a SavedModel.")
+    ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto", help="Measure what is fastest here; a run offers its exports."
+        ),
     ] = None,
     model_labels: Annotated[str | None, typer.Option(help="The model's own classes.")] = None,
     mapping: Annotated[str | None, typer.Option(help="coco-to-street, or a YAML.")] = None,
@@ -79,6 +85,7 @@ def infer(
         model__mapping=mapping,
         model__score_min=score_min,
         labels=labels,
+        backend=backend,
         tiles__rows=rows,
         tiles__columns=columns,
         draw__score_min=draw_score_min,
@@ -93,7 +100,7 @@ def infer(
     )
     loaded = load(InferConfig, config, values, settings)
     with infer_progress() as on_progress:
-        report = work(loaded, on_progress=on_progress)
+        report = work(loaded, on_progress=on_progress, say=typer.echo)
     typer.echo(report.to_text())
     raise typer.Exit(report.exit_code)
 

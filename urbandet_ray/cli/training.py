@@ -150,6 +150,9 @@ def export(
     calibrate: Annotated[
         str | None, typer.Option(help="Records or images that int8 is calibrated on.")
     ] = None,
+    check: Annotated[
+        str | None, typer.Option(help="Labelled records: what does the precision cost?")
+    ] = None,
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
@@ -166,6 +169,7 @@ def export(
         format=to.value,
         precision=precision.value,
         calibrate=calibrate,
+        check=check,
     )
     typer.echo(report.to_text())
 

@@ -6,27 +6,25 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
-from math import ceil
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
+from urbandet_ray.commands.export_network import export_network
 from urbandet_ray.errors import ConfigError, ModelError, NotFoundError, StorageError
-from urbandet_ray.frames import Image
-from urbandet_ray.models.batched import trace_network
-from urbandet_ray.models.conversion import write_network
-from urbandet_ray.models.network import PRECISIONS, Precision, Runtime, check_precision
+from urbandet_ray.models.network import (
+    PRECISIONS,
+    Accuracy,
+    Precision,
+    check_precision,
+    lost_accuracy,
+)
 from urbandet_ray.models.odapi import (
     export_saved_model,
     export_tflite,
-    last_checkpoint,
     open_odapi,
     read_pipeline_config,
 )
-from urbandet_ray.records.images import decode_frame
-from urbandet_ray.records.sources import list_sources, read_source
 from urbandet_ray.storage import Storage, join_uri
 from urbandet_ray.storage.uris import parse_uri
 from urbandet_ray.training.pruning import round_checkpoint, round_tflite
@@ -37,9 +35,6 @@ STOCK: dict[str, tuple[Precision, ...]] = {
     "stock-tflite": ("f32", "bf16", "fp16"),
 }
 """What the OD API's own exporters write, and how its weights are rounded."""
-
-CALIBRATION_FRAMES = 128
-"""NNCF's own default is 300; ranges of street frames hardly move after a hundred."""
 
 MARKER = "export.json"
 """Written last: a folder without it holds no whole export."""
@@ -58,6 +53,7 @@ class ExportReport:
         checkpoint: what it was made from.
         state: that checkpoint's state.json, {} where there is none.
         precision: what it computes in, or in a stock export what the weights are rounded to.
+        accuracy: what that costs, where it was measured.
     """
 
     model: str
@@ -65,16 +61,20 @@ class ExportReport:
     checkpoint: str
     state: dict[str, Any]
     precision: Precision = "f32"
+    accuracy: Accuracy | None = None
 
     def to_text(self) -> str:
-        """Where it is, and the command that uses it."""
+        """Where it is, what it costs, and the command that uses it."""
         told = [f"step {self.state['step']}"] if "step" in self.state else []
         if self.state.get("mAP") is not None:
             told.append(f"mAP {self.state['mAP']:.3f}")
         if self.precision != "f32":
             told.append(self.precision)
         of = f" ({', '.join(told)})" if told else ""
-        return f"exported {self.checkpoint}{of}\nurbandet infer --model {self.model}"
+        lines = [f"exported {self.checkpoint}{of}"]
+        if self.accuracy is not None:
+            lines.append(lost_accuracy(self.precision, self.accuracy))
+        return "\n".join([*lines, f"urbandet infer --model {self.model}"])
 
 
 def export(
@@ -86,6 +86,7 @@ def export(
     format: Format = "stock",
     precision: Precision = "f32",
     calibrate: str | None = None,
+    check: str | None = None,
 ) -> ExportReport:
     """Export a run's checkpoint: with the OD API's own exporter, or as a network for batches.
 
@@ -104,6 +105,8 @@ def export(
             export, bf16 rounds the weights and stores them as float32, so that whatever runs the
             one runs the other (deflated it takes about half); fp16 stores halves.
         calibrate: records or images that int8's ranges are measured on.
+        check: labelled records; the network's mAP on them is compared with the same weights' in
+            f32, and kept in the export.
 
     Raises:
         ConfigError: an unknown format, checkpoint or kind of weights, or a folder that holds
@@ -113,29 +116,45 @@ def export(
     """
     if checkpoint not in ("best", "last"):
         raise ConfigError(f"checkpoint is {checkpoint!r}: give best or last")
-    _check_format(format, precision, calibrate)
+    _check_format(format, precision, calibrate, check)
     name = f"{checkpoint}-{format}" + ("" if precision == "f32" else f"-{precision}")
     target = (out or join_uri(run_uri, "exports", name)).rstrip("/")
     _check_target(target, storage)
-    frames = _calibration_frames(calibrate, storage) if calibrate else []
+    accuracy = None
     with tempfile.TemporaryDirectory(prefix="urbandet-export-") as scratch:
         source, made = Path(scratch) / "run", Path(scratch) / "export"
         prefix = _fetch(run_uri, checkpoint, storage, source)
+        made.mkdir()
+        shutil.copyfile(source / _LABELS, made / _LABELS)
         if format in STOCK:
             model = _export_stock(source, made, format, precision, prefix)
         else:
-            model = _export_network(source, made, format, precision, frames, calibrate)
+            model = ""  # the folder itself
+            accuracy = export_network(
+                source / _CONFIG,
+                source / "checkpoint",
+                made,
+                format=format,
+                precision=precision,
+                calibrate=calibrate,
+                check=check,
+                storage=storage,
+            )
         state = _read_state(source / "checkpoint" / _STATE)
-        shutil.copyfile(source / _LABELS, made / _LABELS)
         marker = {"model": model, "run": run_uri, "checkpoint": prefix, "precision": precision}
         (made / MARKER).write_text(json.dumps(marker | {"state": state}, indent=2), "utf-8")
         _publish(made, target, storage)
     place = join_uri(target, model) if model else target
-    return ExportReport(place, target, join_uri(run_uri, prefix), state, precision)
+    return ExportReport(place, target, join_uri(run_uri, prefix), state, precision, accuracy)
 
 
-def _check_format(format: str, precision: str, calibrate: str | None) -> None:
+def _check_format(format: str, precision: str, calibrate: str | None, check: str | None) -> None:
     if format in STOCK:
+        if check is not None:
+            raise ConfigError(
+                f"--check compares a network with the same weights in f32, and {format} is none: "
+                "export it, then use urbandet bench"
+            )
         if precision not in STOCK[format]:
             raise ConfigError(
                 f"a {format} export is not made at {precision}: give {' or '.join(STOCK[format])}, "
@@ -150,44 +169,6 @@ def _check_format(format: str, precision: str, calibrate: str | None) -> None:
             "int8 is calibrated on frames like those it will see, and nothing else is: name "
             "records or images with --calibrate, together with --precision int8"
         )
-
-
-def _calibration_frames(uri: str, storage: Storage) -> list[Image]:
-    """Frames from all over the data, all of one size."""
-    sources = list_sources(uri, storage)
-    each = ceil(CALIBRATION_FRAMES / max(len(sources), 1))
-    frames: list[Image] = []
-    for source in sources[:: ceil(len(sources) / CALIBRATION_FRAMES)]:
-        good = (one.frame for one in read_source(source, storage) if one.frame is not None)
-        for frame in islice(good, each):
-            image = decode_frame(frame)
-            if not frames or image.shape == frames[0].shape:
-                frames.append(image)
-    if not frames:
-        raise ConfigError(f"no frame in {uri} to calibrate int8 on: name records or images")
-    return frames[:CALIBRATION_FRAMES]
-
-
-def _export_network(
-    source: Path,
-    made: Path,
-    format: str,
-    precision: Precision,
-    frames: Sequence[Image],
-    calibrate: str | None,
-) -> str:
-    """Write a network for batches; the folder itself is the model."""
-    config = read_pipeline_config(source / _CONFIG)
-    network = trace_network(config, last_checkpoint(source / "checkpoint"))
-    write_network(
-        network,
-        made,
-        runtime=cast("Runtime", format),
-        precision=precision,
-        frames=frames,
-        calibrated_on=calibrate,
-    )
-    return ""
 
 
 def _fetch(run_uri: str, checkpoint: str, storage: Storage, folder: Path) -> str:

@@ -8,10 +8,12 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 
 from urbandet_ray.commands.access import make_storage, read_labels
+from urbandet_ray.commands.backend import choose_backend, keep_choice
 from urbandet_ray.commands.infer_job import (
     detector_loader,
     make_job,
     make_manifest,
+    make_pool,
     model_spec,
     with_absolute_places,
 )
@@ -19,7 +21,7 @@ from urbandet_ray.commands.track import TrackReport, rules_of, write_tracks
 from urbandet_ray.config import InferConfig
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.inference.job import InferJob, ShardSummary
-from urbandet_ray.inference.pipeline import ActorPool, RunResult, run_inference
+from urbandet_ray.inference.pipeline import RunResult, run_inference
 from urbandet_ray.inference.progress import Progress
 from urbandet_ray.inference.session import ray_session
 from urbandet_ray.inference.shards import fitting_rule
@@ -72,11 +74,19 @@ class InferReport:
 
 
 def infer(
-    config: InferConfig, *, on_progress: Callable[[Progress], None] | None = None
+    config: InferConfig,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> InferReport:
     """Detect on every frame of the input and commit results to the run folder.
 
     Resumes where an earlier try of the same settings stopped.
+
+    Args:
+        config: what to do.
+        on_progress: told of each shard.
+        say: told what backend=auto measures and chooses.
 
     Raises:
         UrbandetError: what is wrong, and what to do.
@@ -85,14 +95,20 @@ def infer(
     _check(config)
     storage = make_storage(config.storage)
     labels = read_labels(config.labels, storage)
-    spec = model_spec(config)
     sources = list_sources(config.input, storage)
+    choice = None
+    if config.backend == "auto":
+        choice = choose_backend(config, storage, labels, sources, say or (lambda _: None))
+        config = choice.applied(config)
+    spec = model_spec(config)
     manifest = make_manifest(config, spec, storage, labels, sources)
     load = detector_loader(config, spec, storage, labels)
     load()  # a model that does not fit should say so before a cluster is started
     job = make_job(config, storage, labels, load)
     folder = job.folder()
     with WriterLock(storage, folder.path(LOCK_NAME), "urbandet infer") as lock:
+        if choice is not None:
+            keep_choice(choice, folder)
         folder.begin(manifest)
         storage.sweep(folder.uri)
 
@@ -163,12 +179,6 @@ def _run(
     sources: Sequence[Source],
     on_progress: Callable[[Progress], None],
 ) -> RunResult:
-    pool = ActorPool(
-        min=config.actors.min,
-        max=config.actors.max,
-        gpus=config.actors.gpus,
-        shards_in_flight=config.actors.shards_in_flight or (2 if config.actors.gpus else 1),
-    )
     rule = fitting_rule(sources, config.shard.megabytes << 20, config.draw.truth)
     if config.shard.frames:
         rule = replace(rule, frames=config.shard.frames, fine_from=None)
@@ -187,7 +197,7 @@ def _run(
             job,
             sources,
             rule,
-            pool,
+            make_pool(config),
             max_bad_records=config.max_bad_records,
             on_progress=on_progress,
         )

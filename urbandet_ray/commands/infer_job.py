@@ -12,6 +12,7 @@ from urbandet_ray import __version__
 from urbandet_ray.commands.access import place
 from urbandet_ray.config import InferConfig, TilesConfig
 from urbandet_ray.inference.job import InferJob
+from urbandet_ray.inference.pipeline import ActorPool
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.classes import builtin_mappings
 from urbandet_ray.models.detector import Detector
@@ -93,6 +94,18 @@ def make_job(
         max_pixels=config.max_pixels,
         decode_threads=_either(actors.decode_threads, 4 if actors.gpus else 0),
         draw_threads=_either(actors.draw_threads, draw_threads),
+    )
+
+
+def make_pool(config: InferConfig) -> ActorPool:
+    """The actors that a config asks for."""
+    actors = config.actors
+    return ActorPool(
+        min=actors.min,
+        max=actors.max,
+        gpus=actors.gpus,
+        cpus=config.model.threads,
+        shards_in_flight=actors.shards_in_flight or (2 if actors.gpus else 1),
     )
 
 

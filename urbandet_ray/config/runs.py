@@ -43,7 +43,7 @@ class ModelConfig(Section):
     max_detections: Positive = 100
     """At most this many a frame, best first."""
     threads: Positive = 1
-    """CPU threads of the model in each actor."""
+    """CPU threads of the model in each actor; a CPU actor holds as many cores."""
     mean: float | None = None
     """Mean subtracted from pixels of a float TFLite input; None takes the model's metadata."""
     std: Annotated[float, Field(gt=0)] | None = None
@@ -94,7 +94,7 @@ class ActorConfig(Section):
     """The pool of model actors."""
 
     min: Positive | None = None
-    """Actors at the start; None is one per core, or per GPU where `gpus` is set."""
+    """Actors at the start; None fills the cores, or the GPUs where `gpus` is set."""
     max: Positive | None = None
     """Ray Data grows the pool up to this; None is the same as min."""
     gpus: Annotated[float, Field(ge=0)] = 0
@@ -150,6 +150,9 @@ class InferConfig(Section):
     output: str
     """Run folder; local or s3://. An unfinished run of the same settings is resumed."""
     model: ModelConfig = ModelConfig()
+    backend: Literal["given", "auto"] = "given"
+    """auto measures on this machine, once: threads, actors and batch of the model, and which export
+    where model.uri is a training run's folder. The choice is kept in the run folder."""
     tiles: TilesConfig = TilesConfig()
     labels: str | None = None
     """Our classes (label_map.pbtxt); None is 1 vehicle, 2 pedestrian, 4 cyclist."""

@@ -43,13 +43,15 @@ class ActorPool:
 
     Attributes:
         min, max: size of the pool; None is what the cluster has room for.
-        gpus: GPUs an actor; 0 is a CPU actor of about one core.
+        gpus: GPUs an actor; 0 is a CPU actor.
+        cpus: cores a CPU actor; about a fifth of one less, for the readers.
         shards_in_flight: shards an actor works on at a time.
     """
 
     min: int | None = None
     max: int | None = None
     gpus: float = 0.0
+    cpus: int = 1
     shards_in_flight: int = 1
 
 
@@ -190,7 +192,9 @@ def _dataset(source: Any, sources: int, job: InferJob, pool: ActorPool) -> Any:
 
     import ray
 
-    smallest, largest = _pool_size(pool, ray.cluster_resources())
+    resources = ray.cluster_resources()
+    smallest, largest = _pool_size(pool, resources)
+    cores = min(pool.cpus, max(1, int(resources.get("CPU", 1))))
     readers = min(sources, ceil(largest / ACTORS_PER_READER["gpu" if pool.gpus else "cpu"]))
     shards = ray.data.read_datasource(
         source,
@@ -214,7 +218,7 @@ def _dataset(source: Any, sources: int, job: InferJob, pool: ActorPool) -> Any:
                 max_tasks_in_flight_per_actor=pool.shards_in_flight + SHARDS_WAITING,
                 enable_true_multi_threading=pool.shards_in_flight > 1,
             ),
-            num_cpus=0 if pool.gpus else 1 - 2 * READER_CPUS / max(2, smallest),
+            num_cpus=0 if pool.gpus else cores - 2 * READER_CPUS / max(2, smallest),
             num_gpus=pool.gpus or None,
             max_task_retries=SHARD_RETRIES,
         )
@@ -245,7 +249,7 @@ def _pool_size(pool: ActorPool, resources: dict[str, float]) -> tuple[int, int]:
                 "set actors.min (to wait for an autoscaler) or actors.gpus=0"
             )
     else:
-        room = int(resources.get("CPU", 1))
+        room = int(resources.get("CPU", 1)) // pool.cpus
     smallest = pool.min or max(1, room)
     return smallest, max(smallest, pool.max or smallest)
 

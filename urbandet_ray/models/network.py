@@ -35,6 +35,9 @@ PRECISIONS: dict[str, tuple[Precision, ...]] = {
 }
 """What each runtime's networks are exported at, the first by default."""
 
+MAP_GATES: dict[str, float] = {"bf16": 0.002, "fp16": 0.002, "int8": 0.01}
+"""mAP that a precision may cost; what costs more is never chosen by itself."""
+
 MODEL_NAMES = {
     "savedmodel": "saved_model",
     "openvino": "model.xml",
@@ -72,6 +75,22 @@ class Resizing:
         return np.array([0, 0, seen[0] / self.height, seen[1] / self.width], np.float32)
 
 
+@dataclass(frozen=True)
+class Accuracy:
+    """What a network's answers are worth, beside the same weights in f32.
+
+    Attributes:
+        map, reference_map: COCO mAP of both over the same frames, in [0, 1].
+        frames: how many, with labels.
+        data: where they came from.
+    """
+
+    map: float
+    reference_map: float
+    frames: int
+    data: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkFacts:
     """All that a network's folder says of itself.
@@ -83,6 +102,7 @@ class NetworkFacts:
         rules: how raw answers become detections; None where they are final.
         batch_size: images a call that it works best with.
         calibrated_on: what int8 was calibrated on.
+        accuracy: what the precision was found to cost; None where nobody looked.
     """
 
     runtime: Runtime
@@ -92,10 +112,31 @@ class NetworkFacts:
     rules: PostProcess | None
     batch_size: int = 8
     calibrated_on: str | None = None
+    accuracy: Accuracy | None = None
 
     def model_path(self, folder: Path) -> Path:
         """The runtime's own file or folder."""
         return folder / MODEL_NAMES[self.runtime]
+
+    def objection(self) -> str | None:
+        """Why nobody should be given this precision unasked; None where nothing is against it."""
+        gate = MAP_GATES.get(self.precision)
+        if gate is None:
+            return None
+        if self.accuracy is None:
+            return f"what {self.precision} costs was not measured (urbandet export --check DATA)"
+        lost = self.accuracy.reference_map - self.accuracy.map
+        if lost <= gate:
+            return None
+        return f"{self.precision} costs {lost:.3f} mAP, allowed are {gate}"
+
+
+def lost_accuracy(precision: str, accuracy: Accuracy) -> str:
+    """What a precision costs, in words."""
+    return (
+        f"mAP {accuracy.map:.3f} at {precision}, {accuracy.reference_map:.3f} in f32 "
+        f"({accuracy.frames} frames of {accuracy.data})"
+    )
 
 
 def check_precision(runtime: str, precision: str) -> None:
@@ -143,11 +184,17 @@ def read_facts(folder: Path, source: str) -> NetworkFacts:
                 "update this one, or export again"
             )
         sides, rules = given.pop("resizing"), given.pop("rules")
+        checked = given.pop("accuracy", None)
         if sides["keep_aspect"] is not None:
             sides["keep_aspect"] = tuple(sides["keep_aspect"])
         if rules is not None:
             rules = PostProcess(**{**rules, "box_scales": tuple(rules["box_scales"])})
-        facts = NetworkFacts(**given, resizing=Resizing(**sides), rules=rules)
+        facts = NetworkFacts(
+            **given,
+            resizing=Resizing(**sides),
+            rules=rules,
+            accuracy=None if checked is None else Accuracy(**checked),
+        )
     except (ValueError, KeyError, TypeError, ConfigError) as error:
         raise ModelError(
             f"{source}: network.json is damaged ({error}): copy or export it again"

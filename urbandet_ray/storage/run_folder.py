@@ -6,6 +6,7 @@
     dead_letter/SHARD.jsonl, *.bin    records that could not be used: where, why, raw bytes
     commit/SHARD.json                 the marker, written last; without it the shard does not exist
     tracks.json                       how the detections got their track ids, written after them
+    backend.json                      what backend=auto measured and chose, written first
     coco/, metrics.json               results over the whole run
     writer.json                       held while somebody writes here (storage/lock.py)
     attempts/                         timings, one file a try; nothing else depends on the clock
@@ -27,7 +28,7 @@ from urbandet_ray.storage.detections_table import DetectionRow, rows_from_parque
 from urbandet_ray.storage.files import Storage, join_uri
 
 FORMAT = 1
-LOCK_NAME, TRACKS_NAME = "writer.json", "tracks.json"
+LOCK_NAME, TRACKS_NAME, BACKEND_NAME = "writer.json", "tracks.json", "backend.json"
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ class RunFolder:
         try:
             existing = self.manifest()
         except NotFoundError:
-            lock = self.path(LOCK_NAME)
-            stray = next((f.uri for f in self._own_files() if f.uri != lock), None)
+            early = (self.path(LOCK_NAME), self.path(BACKEND_NAME))
+            stray = next((f.uri for f in self._own_files() if f.uri not in early), None)
             if stray is not None:
                 raise RunError(
                     f"{self.uri} is not empty and not a run ({stray} is in it): "

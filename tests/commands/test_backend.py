@@ -1,0 +1,141 @@
+"""`backend: auto`: what may be chosen, and that the choice stays."""
+
+import json
+from pathlib import Path
+
+import pytest
+from drives import write_drive
+
+import urbandet_ray
+from urbandet_ray.commands import backend
+from urbandet_ray.commands.backend import candidates
+from urbandet_ray.config import InferConfig
+from urbandet_ray.errors import ConfigError, ModelError
+from urbandet_ray.models.network import (
+    Accuracy,
+    NetworkFacts,
+    Precision,
+    Resizing,
+    Runtime,
+    write_facts,
+)
+from urbandet_ray.models.shipped import shipped_model_path
+from urbandet_ray.storage import Storage
+
+
+def add_export(
+    run: Path,
+    name: str,
+    runtime: Runtime,
+    precision: Precision = "f32",
+    lost: float | None = None,
+    checkpoint: str = "best/ckpt-9",
+) -> Path:
+    """A network's folder, as far as anybody looks at it before it is loaded."""
+    folder = run / "exports" / name
+    folder.mkdir(parents=True)
+    accuracy = None if lost is None else Accuracy(0.2 - lost, 0.2, 100, "val")
+    facts = NetworkFacts(
+        runtime=runtime,
+        precision=precision,
+        answers="detections",
+        resizing=Resizing(64, 64),
+        rules=None,
+        accuracy=accuracy,
+    )
+    (folder / "model.tflite").write_bytes(b"TFL3")
+    (folder / "model.xml").write_bytes(b"<net/>")
+    write_facts(facts, folder)
+    mark = {"model": "", "checkpoint": checkpoint, "precision": precision}
+    (folder / "export.json").write_text(json.dumps(mark))
+    return folder
+
+
+def add_stock(run: Path, name: str, precision: str) -> str:
+    """A stock TFLite export: the shipped detector."""
+    folder = run / "exports" / name
+    folder.mkdir(parents=True)
+    (folder / "model.tflite").write_bytes(shipped_model_path().read_bytes())
+    label_map = shipped_model_path().parent / "label_map.pbtxt"
+    (folder / "label_map.pbtxt").write_bytes(label_map.read_bytes())
+    mark = {"model": "model.tflite", "checkpoint": "best/ckpt-9", "precision": precision}
+    (folder / "export.json").write_text(json.dumps(mark))
+    return str(folder / "model.tflite")
+
+
+def test_what_costs_accuracy_is_left_out(tmp_path: Path) -> None:
+    """bf16 within .002, int8 within .01, neither unmeasured, and the best checkpoint alone."""
+    add_export(tmp_path, "best-tflite", "tflite")
+    add_export(tmp_path, "best-openvino-bf16", "openvino", "bf16", lost=0.0019)
+    add_export(tmp_path, "best-openvino-fp16", "openvino", "fp16", lost=0.0031)
+    add_export(tmp_path, "best-openvino-int8", "openvino", "int8", lost=0.012)
+    add_export(tmp_path, "best-tflite-int8", "tflite", "int8")
+    add_export(tmp_path, "last-openvino", "openvino", checkpoint="last/ckpt-12")
+    add_stock(tmp_path, "best-stock-tflite-bf16", "bf16")
+    found = candidates(str(tmp_path), Storage())
+    assert sorted(found.uris) == ["best-openvino-bf16", "best-tflite"]
+    assert found.left_out == {
+        "best-openvino-fp16": "fp16 costs 0.003 mAP, allowed are 0.002",
+        "best-openvino-int8": "int8 costs 0.012 mAP, allowed are 0.01",
+        "best-stock-tflite-bf16": "rounded weights are not faster",
+        "best-tflite-int8": "what int8 costs was not measured (urbandet export --check DATA)",
+        "last-openvino": "of the last checkpoint, not the best",
+    }
+    assert candidates(str(tmp_path / "exports"), Storage()) == found
+    alone = str(tmp_path / "exports" / "best-openvino-int8")
+    assert candidates(alone, Storage()).uris == {"best-openvino-int8": alone}  # asked for by name
+
+
+def test_a_run_without_exports_says_what_to_do(tmp_path: Path) -> None:
+    """And so does one whose exports all cost too much."""
+    (tmp_path / "checkpoint").write_text("")
+    with pytest.raises(ModelError, match="a training checkpoint, not exported yet"):
+        candidates(str(tmp_path), Storage())
+    add_export(tmp_path, "best-tflite-int8", "tflite", "int8")
+    with pytest.raises(ModelError, match=r"can be chosen \(best-tflite-int8: what int8 costs"):
+        candidates(str(tmp_path), Storage())
+
+
+@pytest.mark.ray
+def test_the_choice_is_kept(
+    ray_dashboard: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured once; a repeated run takes it from the folder, another one is refused."""
+    records = write_drive(tmp_path / "data" / "drive.tfrecord", 6).parent
+    trained, run = tmp_path / "trained", tmp_path / "run"
+    model = add_stock(trained, "best-stock-tflite", "f32")
+    add_export(trained, "best-openvino", "openvino")  # does not load: left out
+    settings = {"backend": "auto", "model": {"uri": str(trained)}}
+    report = urbandet_ray.infer(str(records), str(run), **settings)
+    assert (report.frames, report.exit_code) == (6, 0)
+    kept = json.loads((run / "backend.json").read_text())
+    assert kept["uri"] == model
+    assert kept["node"] == {"cpus": 2.0, "gpus": 2.0}
+    assert {trial["model"] for trial in kept["trials"]} == {"best-stock-tflite"}
+    assert list(kept["left_out"]) == ["best-openvino"]
+    fastest = max(kept["trials"], key=lambda trial: trial["frames_per_s"])
+    assert kept["threads"] == fastest["threads"]
+    assert json.loads((run / "run.json").read_text())["model"]["uri"] == model
+
+    def measured_again(*_: object, **__: object) -> None:
+        raise AssertionError("the choice stands in the folder")
+
+    monkeypatch.setattr(backend, "tune", measured_again)
+    assert urbandet_ray.infer(str(records), str(run), **settings).resumed
+    with pytest.raises(ConfigError, match="chose its backend for"):
+        urbandet_ray.infer(str(records), str(run), **settings, batch_size=2)
+
+
+@pytest.mark.ray
+def test_a_run_without_a_choice_is_not_given_one(ray_dashboard: str, tmp_path: Path) -> None:
+    """Its results would be of two backends."""
+    records = write_drive(tmp_path / "data" / "drive.tfrecord", 4).parent
+    run = tmp_path / "run"
+    urbandet_ray.infer(str(records), str(run))
+    with pytest.raises(ConfigError, match="was started without backend=auto: leave it out"):
+        urbandet_ray.infer(str(records), str(run), backend="auto")
+
+
+def test_only_two_ways_are_known() -> None:
+    with pytest.raises(ValueError, match="'given' or 'auto'"):
+        InferConfig(input="a", output="b", backend="fast")  # type: ignore[arg-type]

@@ -1,0 +1,95 @@
+"""Trials find what is fastest, on real actors with detectors whose speed is known."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import drives
+import pytest
+from drives import SquareDetector, WaitingDetector, refuse_to_load, write_drive
+
+from urbandet_ray.errors import RunError
+from urbandet_ray.inference.job import InferJob
+from urbandet_ray.inference.tuning import GPU_BATCHES, Trial, Tuning, _layouts, tune
+from urbandet_ray.labels import STREET_LABELS
+from urbandet_ray.records.sources import SourceRecord, list_sources, read_source
+from urbandet_ray.storage import Storage
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module", autouse=True)
+def detectors_travel() -> Iterator[None]:
+    """Actors cannot import the modules of tests: the detectors go to them whole."""
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(drives)
+    yield
+    cloudpickle.unregister_pickle_by_value(drives)
+
+
+def job_of(make: Callable[[], SquareDetector], threads: int) -> InferJob:
+    return InferJob("unused", Storage(), make, STREET_LABELS)
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> list[SourceRecord]:
+    """Forty good frames."""
+    folder = tmp_path_factory.mktemp("tuned")
+    write_drive(folder / "drive.tfrecord", 40)
+    (source,) = list_sources(str(folder), Storage())
+    return list(read_source(source, Storage()))
+
+
+def test_the_fastest_setting_wins(ray_dashboard: str, records: list[SourceRecord]) -> None:
+    """A slow candidate is tried once, one that does not load is told, larger batches are found."""
+    told: list[Trial] = []
+    found = tune(
+        {
+            "slow": partial(job_of, partial(WaitingDetector, image_s=0.02)),
+            "fast": partial(job_of, WaitingDetector),
+            "absent": partial(job_of, refuse_to_load),
+        },
+        records,
+        on_trial=told.append,
+    )
+    assert tuple(told) == found.trials
+    assert found.failed == {"absent": "this runtime is not installed"}
+    assert [trial.model for trial in found.trials].count("slow") == 1
+    fast = {(t.threads, t.actors, t.batch_size): t for t in found.trials if t.model == "fast"}
+    assert set(fast) == {(t, 2 // t, size) for t in (1, 2) for size in (1, 4, 8, 16)}
+    best = found.fastest()
+    assert (best.model, best.actors) == ("fast", 2)
+    assert best.batch_size >= 8
+    # 20 ms a call and 1 ms an image, whatever else a busy machine does to it
+    assert fast[1, 2, 1].model_ms >= 21
+    assert 2.2 <= best.model_ms < fast[1, 2, 1].model_ms
+
+
+def test_one_batch_size_may_be_given(ray_dashboard: str, records: list[SourceRecord]) -> None:
+    found = tune({"one": partial(job_of, WaitingDetector)}, records, batch_size=2)
+    assert {trial.batch_size for trial in found.trials} == {2}
+    assert [trial.threads for trial in found.trials] == [1, 2]
+
+
+def test_gpu_actors_share_their_node(ray_dashboard: str, records: list[SourceRecord]) -> None:
+    """Two GPUs in name, half of one each: four actors; batches as far as the frames reach."""
+    found = tune({"one": partial(job_of, WaitingDetector)}, records, gpus=0.5)
+    assert {(trial.threads, trial.actors) for trial in found.trials} == {(1, 4)}
+    sizes = {trial.batch_size for trial in found.trials}
+    assert sizes == {4, *(size for size in GPU_BATCHES if size <= 40)}
+
+
+def test_gpus_that_no_node_has_are_refused(ray_dashboard: str, records: list[SourceRecord]) -> None:
+    with pytest.raises(RunError, match=r"wants 4 GPU and no node has them: set actors\.gpus=0"):
+        tune({"one": partial(job_of, WaitingDetector)}, records, gpus=4)
+
+
+def test_layouts_fill_the_node() -> None:
+    assert _layouts({"cpus": 6.0}, 0) == [(1, 6), (2, 3), (4, 1)]
+    assert _layouts({"cpus": 0.5}, 0) == [(1, 1)]
+    assert _layouts({"gpus": 8.0}, 0.5) == [(1, 16)]
+
+
+def test_nothing_that_runs_says_why() -> None:
+    with pytest.raises(RunError, match=r"no candidate runs on this machine \(a: not installed\)"):
+        Tuning((), {"a": "not installed"}, {}).fastest()

@@ -1,0 +1,65 @@
+"""urbandet bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from urbandet_ray.cli.options import (
+    Anonymous,
+    Config,
+    Endpoint,
+    Labels,
+    Region,
+    Settings,
+    given,
+    load,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def bench(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="As infer takes them.")],
+    data: Annotated[str, typer.Option(help="Records (with labels: mAP too), images or a video.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Timed runs of each model.")] = 3,
+    seconds: Annotated[float, typer.Option(help="About how long each run takes.")] = 15.0,
+    price: Annotated[float | None, typer.Option(help="What the machine costs an hour.")] = None,
+    backend: Annotated[
+        str | None, typer.Option(metavar="auto", help="Choose threads, actors and batch first.")
+    ] = None,
+    draw: Annotated[bool | None, typer.Option(help="Write annotated frames.")] = None,
+    labels: Labels = None,
+    json_file: Annotated[Path, typer.Option("--json", help="All figures.")] = Path("bench.json"),
+    picture: Annotated[
+        Path | None, typer.Option("--png", help="Where the time goes, as bars.")
+    ] = None,
+    config: Config = None,
+    settings: Settings = None,
+    s3_endpoint: Endpoint = None,
+    s3_region: Region = None,
+    s3_anonymous: Anonymous = None,
+) -> None:
+    """Models side by side through the whole pipeline: frames/s, stages, memory, mAP, cost."""
+    from urbandet_ray.commands.bench import bench as work
+    from urbandet_ray.commands.bench import write_report
+    from urbandet_ray.config import InferConfig
+
+    values = given(
+        input=data,
+        output="-",
+        labels=labels,
+        backend=backend,
+        draw__enabled=draw,
+        storage__endpoint_url=s3_endpoint,
+        storage__region=s3_region,
+        storage__anonymous=s3_anonymous,
+    )
+    loaded = load(InferConfig, config, values, settings)
+    report = work(loaded, models, rounds=rounds, seconds=seconds, price=price, say=typer.echo)
+    typer.echo(report.to_text())
+    write_report(report, json_file, picture)
+    typer.echo(f"wrote {json_file}" + (f" and {picture}" if picture else ""))

@@ -1,0 +1,323 @@
+"""`urbandet bench`: models side by side through the whole pipeline, as `urbandet infer` runs it.
+
+a first run of each over the data: what it starts with, and mAP where there are labels
+then in turn, round by round, the same data as often as `seconds` need, warm actors only
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import ceil
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from urbandet_ray.commands.access import make_storage, read_labels
+from urbandet_ray.commands.backend import choose_backend
+from urbandet_ray.commands.evaluate import evaluate
+from urbandet_ray.commands.infer_job import (
+    detector_loader,
+    make_job,
+    make_manifest,
+    make_pool,
+    model_spec,
+    with_absolute_places,
+)
+from urbandet_ray.commands.tables import text_table
+from urbandet_ray.config import EvalConfig, InferConfig
+from urbandet_ray.errors import ConfigError, InputError
+from urbandet_ray.inference.job import STAGES, ShardSummary
+from urbandet_ray.inference.pipeline import RunResult, run_inference
+from urbandet_ray.inference.session import ray_session
+from urbandet_ray.inference.shards import fitting_rule
+from urbandet_ray.models.network import is_network, read_facts
+from urbandet_ray.models.sources import local_model, model_files
+from urbandet_ray.records.images import encode_png
+from urbandet_ray.records.sources import Source, list_sources
+from urbandet_ray.reports.stage_bars import stage_bars
+from urbandet_ray.storage import Storage
+from urbandet_ray.storage.run_folder import to_json
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model's row.
+
+    Attributes:
+        model: as given; chosen: the export that backend=auto chose, else the same.
+        format, precision, size_mb: of its files.
+        threads, actors, batch_size: what it ran with; None is the model's own batch.
+        rounds: frames/s of each.
+        stage_ms: an actor's time a frame, by stage.
+        memory_mb: the most that an actor had of its own.
+        start_s: from the command to the first shard, Ray itself left out.
+        map: COCO mAP; None without labels.
+        cost: of 1,000 frames, in the currency of the price; None without a price.
+    """
+
+    model: str
+    chosen: str
+    format: str
+    precision: str
+    size_mb: float
+    threads: int
+    actors: int
+    batch_size: int | None
+    rounds: tuple[float, ...]
+    stage_ms: dict[str, float]
+    memory_mb: float
+    start_s: float
+    map: float | None
+    cost: float | None
+
+    @property
+    def frames_per_s(self) -> float:
+        """Median of the rounds."""
+        return median(self.rounds)
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """All rows.
+
+    Attributes:
+        data, frames: what it ran on.
+        price: of the machine, an hour.
+    """
+
+    data: str
+    frames: int
+    price: float | None
+    rows: tuple[Measured, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """A table: a line a model."""
+        heads = ["model", "format", "precision", "MB", "actors", "batch", "frames/s", "(spread)"]
+        heads += [*(f"{stage} ms" for stage in STAGES[1:]), "actor MB", "start s", "mAP"]
+        if self.price is not None:
+            heads.append("cost of 1,000")
+        return text_table([heads, *(self._row(row) for row in self.rows)])
+
+    def _row(self, row: Measured) -> list[str]:
+        cells = [
+            row.chosen,
+            row.format,
+            row.precision,
+            f"{row.size_mb:.1f}",
+            f"{row.actors} x {row.threads}",
+            "own" if row.batch_size is None else str(row.batch_size),
+            f"{row.frames_per_s:.1f}",
+            f"({min(row.rounds):.1f} to {max(row.rounds):.1f})",
+            *(f"{row.stage_ms.get(stage, 0.0):.2f}" for stage in STAGES[1:]),
+            f"{row.memory_mb:.0f}",
+            f"{row.start_s:.1f}",
+            "-" if row.map is None else f"{row.map:.3f}",
+        ]
+        return cells if row.cost is None else [*cells, f"{row.cost:.4f}"]
+
+
+def bench(
+    config: InferConfig,
+    models: Sequence[str],
+    *,
+    rounds: int = 3,
+    seconds: float = 15.0,
+    price: float | None = None,
+    say: Say = lambda _: None,
+) -> BenchReport:
+    """Measure models.
+
+    Args:
+        config: of an inference; its model.uri is not looked at, its output holds scratch runs.
+        models: URIs, as `urbandet infer --model` takes them.
+        rounds: timed runs of each.
+        seconds: about how long each takes.
+        price: of the machine, an hour, in any currency.
+        say: told what goes on.
+
+    Raises:
+        UrbandetError: what is wrong with a model or the data.
+    """
+    if rounds < 1 or seconds <= 0 or (price is not None and price < 0):
+        raise ConfigError("rounds start at 1; seconds and price are above 0")
+    with (
+        tempfile.TemporaryDirectory(prefix="urbandet-bench-") as scratch,
+        ray_session(
+            config.ray.address,
+            num_cpus=config.ray.num_cpus,
+            object_store_mb=config.ray.object_store_mb,
+        ),
+    ):
+        runs = [_ModelRun(config, uri, Path(scratch) / str(i), say) for i, uri in enumerate(models)]
+        for run in runs:
+            run.begin()
+        for number in range(rounds):
+            for run in runs:
+                pace = run.timed(number, seconds)
+                say(f"round {number + 1} of {rounds}: {run.name}: {pace:.1f} frames/s")
+        rows = tuple(run.measured(price) for run in runs)
+    return BenchReport(config.input, runs[0].frames if runs else 0, price, rows)
+
+
+class _ModelRun:
+    """One model, run again and again."""
+
+    def __init__(self, config: InferConfig, uri: str, scratch: Path, say: Say) -> None:
+        self.name = uri
+        self._scratch = scratch
+        model = config.model.model_copy(update={"uri": uri})
+        update = {"model": model, "output": str(scratch / "choice")}
+        config = with_absolute_places(config.model_copy(update=update))
+        self._storage = make_storage(config.storage)
+        self._labels = read_labels(config.labels, self._storage)
+        self._sources = list_sources(config.input, self._storage)
+        if config.backend == "auto":
+            chosen = choose_backend(config, self._storage, self._labels, self._sources, say)
+            config = chosen.applied(config)
+        self._config = config
+        self._paces: list[float] = []
+        self._warm: list[ShardSummary] = []
+        self._memory_mb = self._start_s = 0.0
+        self._map: float | None = None
+        self._actors = 1
+        self.frames = 0
+
+    def begin(self) -> None:
+        """The first run: mAP, and how long it takes to start."""
+        asked = time.time()
+        result = self._run("first", self._sources)
+        self.frames = result.frames
+        if not result.frames:
+            raise InputError(f"{self._config.input} holds no good record to measure on")
+        self._start_s = min(one.started for one in result.summaries) - asked
+        self._pace = result.frames / _span(result.summaries)
+        output = str(self._scratch / "first")
+        storage = self._config.storage
+        try:
+            found = evaluate(EvalConfig(run=output, truth=self._config.input, storage=storage))
+            self._map = found.metrics.map
+        except InputError:  # no labels
+            self._map = None
+
+    def timed(self, number: int, seconds: float) -> float:
+        """A run of about so many seconds; frames/s once every actor is warm."""
+        times = max(1, ceil(seconds * self._pace / self.frames))
+        sources = [
+            replace(source, name=f"{source.name}.{turn}")
+            for turn in range(times)
+            for source in self._sources
+        ]
+        result = self._run(f"round-{number}", sources)
+        pace, warm = warm_pace(result.summaries)
+        self._paces.append(pace)
+        self._pace = pace
+        self._warm += warm
+        self._memory_mb = max(one.memory_mb for one in result.summaries)
+        self._actors = len({one.actor for one in result.summaries})
+        return pace
+
+    def _run(self, name: str, sources: Sequence[Source]) -> RunResult:
+        config = self._config.model_copy(update={"output": str(self._scratch / name)})
+        spec = model_spec(config)
+        load = detector_loader(config, spec, self._storage, self._labels)
+        job = make_job(config, self._storage, self._labels, load)
+        job.folder().begin(make_manifest(config, spec, self._storage, self._labels, sources))
+        rule = fitting_rule(sources, config.shard.megabytes << 20, config.draw.truth)
+        try:
+            return run_inference(
+                job, sources, rule, make_pool(config), max_bad_records=config.max_bad_records
+            )
+        finally:
+            _remove_frames(self._scratch / name)
+
+    def measured(self, price: float | None) -> Measured:
+        """The row."""
+        model = self._config.model
+        path = local_model(model.uri, self._storage)
+        facts = read_facts(path, model.uri) if is_network(path) else None
+        frames = sum(one.frames for one in self._warm)
+        busy = {
+            stage: 1000 * sum(one.busy_s.get(stage, 0.0) for one in self._warm) / max(frames, 1)
+            for stage in STAGES
+        }
+        pace = median(self._paces)
+        stock = "stock-tflite" if path.is_file() else "stock"
+        return Measured(
+            model=self.name,
+            chosen=model.uri,
+            format=facts.runtime if facts else stock,
+            precision=facts.precision if facts else "f32",
+            size_mb=sum(file.stat().st_size for file in model_files(path)) / 1e6,
+            threads=model.threads,
+            actors=self._actors,
+            batch_size=self._config.batch_size,
+            rounds=tuple(round(pace, 3) for pace in self._paces),
+            stage_ms={stage: round(value, 4) for stage, value in busy.items()},
+            memory_mb=self._memory_mb,
+            start_s=self._start_s,
+            map=self._map,
+            cost=None if price is None else price / 3600 / pace * 1000,
+        )
+
+
+def warm_pace(summaries: Sequence[ShardSummary]) -> tuple[float, list[ShardSummary]]:
+    """Frames/s from when every actor has its first shard done to the last commit.
+
+    An actor's first shard pays for what a model does once: compiling, allocating.
+
+    Returns:
+        Frames/s, and the shards that it stands on; all of them where each actor had one alone.
+    """
+    firsts: dict[int, ShardSummary] = {}
+    for one in summaries:
+        if one.actor not in firsts or one.ended < firsts[one.actor].ended:
+            firsts[one.actor] = one
+    begin = max(one.ended for one in firsts.values())
+    end = max(one.ended for one in summaries)
+    later = [one for one in summaries if one.ended > begin]
+    if not later:
+        return sum(one.frames for one in summaries) / _span(summaries), list(summaries)
+    frames = sum(one.frames * _share_after(one, begin) for one in later)
+    return frames / (end - begin), later
+
+
+def _share_after(one: ShardSummary, moment: float) -> float:
+    return min(1.0, (one.ended - moment) / max(one.ended - one.started, 1e-9))
+
+
+def _span(summaries: Sequence[ShardSummary]) -> float:
+    begin = min(one.started for one in summaries)
+    return max(max(one.ended for one in summaries) - begin, 1e-9)
+
+
+def _remove_frames(run: Path) -> None:
+    """Annotated frames would fill the disk."""
+    shutil.rmtree(run / "frames", ignore_errors=True)
+
+
+def write_report(report: BenchReport, json_file: Path, picture: Path | None) -> None:
+    """Keep all figures as JSON, and where a frame's time goes as a picture.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    storage = Storage()
+    storage.write_bytes(str(json_file), to_json(report.to_dict()))
+    if picture is not None:
+        rows = [(_short(row), dict(row.stage_ms)) for row in report.rows]
+        sheet = stage_bars(rows, "an actor's time a frame, by stage")
+        storage.write_bytes(str(picture), encode_png(sheet))
+
+
+def _short(row: Measured) -> str:
+    return f"{row.chosen.rstrip('/').rpartition('/')[2]} {row.precision}"
