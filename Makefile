@@ -50,6 +50,8 @@ lock: .venv/made
 	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements/core.lock
 	$(BIN)/uv pip compile requirements/odapi.in --no-deps --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements/odapi.lock
+	$(BIN)/uv pip compile cluster/cuda.in --python-version 3.11 --python-platform linux \
+	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file cluster/cuda.lock
 
 clean:
 	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
