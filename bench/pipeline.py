@@ -8,7 +8,9 @@ Four questions, all answered in one run, since timings on shared machines only c
 1. overhead: frames/s of the pipeline with a detector that returns fixed boxes, divided by
    cores x frames/s of a plain single-process loop doing the same decode, draw and encode.
 2. limit: frames/s of the pipeline with the real model, divided by cores / (CPU seconds a frame of
-   decode + model + draw + encode + write, each measured alone).
+   decode + model + draw + encode + write, each measured alone). Also against the same stages on
+   all cores at once: what they take from each other then (caches, memory, a busy host) no pipeline
+   gives back.
 3. memory: peak of the driver and of each actor at 200 and at 4,000 frames; an actor's without
    what it maps of Ray's object store, which has its own bound (ray.object_store_mb).
 4. threads: question 1's pipeline with threads inside its CPU actors, and two shards at a time in
@@ -196,6 +198,17 @@ def in_own_process(records: Path, run: Path, model: Sequence[str]) -> dict:
     return {**json.loads(done.stdout.splitlines()[-1]), "page_us": page_us}
 
 
+def costs_together(records: Path, out: Path, model: Sequence[str]) -> dict[str, float]:
+    """`stage_costs` while every core does the same; the mean over the cores."""
+    command = [sys.executable, __file__, *model, "--stages", str(records)]
+    running = [
+        subprocess.Popen([*command, str(out / str(core))], stdout=subprocess.PIPE, text=True)
+        for core in range(CORES)
+    ]
+    told = [json.loads(one.communicate()[0].splitlines()[-1]) for one in running]
+    return {stage: sum(one[stage] for one in told) / CORES for stage in told[0]}
+
+
 def detector_maker(options: argparse.Namespace) -> Callable[[], Detector]:
     """The detector the options ask for; the fixed one without --model."""
     if not options.model:
@@ -248,14 +261,19 @@ def measure_limit(scratch: Path, options: argparse.Namespace, frames: int, round
     model = ["--model", options.model]
     model += ["--labels", options.labels] if options.labels else []
     model += ["--mapping", options.mapping] if options.mapping else []
-    costs, speeds = [], []
+    costs, speeds, together = [], [], []
     for number in range(rounds):
         costs.append(stage_costs(sample, detector, scratch / "stages"))
         speeds.append(in_own_process(records, scratch / f"l{number}", model)["frames_per_s"])
+        together.append(costs_together(records, scratch / f"s{number}", model))
     costs.append(stage_costs(sample, detector, scratch / "stages"))
     totals = [sum(cost.values()) for cost in costs]
     ratios = [speed * (totals[i] + totals[i + 1]) / 2 / CORES for i, speed in enumerate(speeds)]
+    busy = [sum(cost.values()) for cost in together]
     return {
+        "together_ms": {stage: 1000 * median([c[stage] for c in together]) for stage in costs[0]},
+        "together": median([both / total for both, total in zip(busy, totals, strict=False)]),
+        "ratio_together": median([s * b / CORES for s, b in zip(speeds, busy, strict=True)]),
         "cpu_ms": {stage: 1000 * median([c[stage] for c in costs]) for stage in costs[0]},
         "limit_frames_per_s": CORES / median(totals),
         "pipeline_frames_per_s": median(speeds),
@@ -286,6 +304,8 @@ def report(results: dict) -> None:
     print(f"{'pipeline / (cores x plain loop)':44} {overhead['ratio']:10.2f} {'>= 0.70':>8}")
     print(f"{'threads in CPU actors / none':44} {overhead['threads_ratio']:10.2f} {'':>8}")
     print(f"{'pipeline with the model / limit':44} {limit['ratio']:10.2f} {'>= 0.90':>8}")
+    print(f"{'the same, stages on all cores at once':44} {limit['ratio_together']:10.2f} {'':>8}")
+    print(f"{'a frame with all cores at work / alone':44} {limit['together']:10.2f} {'':>8}")
     print(f"{'driver peak, 200 -> 4,000 frames':44} {memory['driver_growth']:+10.1%} {'10%':>8}")
     print(f"{'actor peak, 200 -> 4,000 frames':44} {memory['actor_growth']:+10.1%} {'10%':>8}")
 
@@ -303,7 +323,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("bench/results/pipeline.json"))
     parser.add_argument("--threads", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--run", nargs=2, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--stages", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.stages:
+        sample = read_frames(options.stages[0], 60)
+        print(json.dumps(stage_costs(sample, detector_maker(options)(), options.stages[1])))
+        return
     if options.run:
         if "--model" not in sys.argv:
             options.model = None

@@ -63,8 +63,9 @@ def add_stock(run: Path, name: str, precision: str) -> str:
     return str(folder / "model.tflite")
 
 
-def test_what_costs_accuracy_is_left_out(tmp_path: Path) -> None:
+def test_what_costs_accuracy_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """bf16 within .002, int8 within .01, neither unmeasured, and the best checkpoint alone."""
+    monkeypatch.setattr(backend, "computes_in", lambda facts: facts.precision)
     add_export(tmp_path, "best-tflite", "tflite")
     add_export(tmp_path, "best-openvino-bf16", "openvino", "bf16", lost=0.0019)
     add_export(tmp_path, "best-openvino-fp16", "openvino", "fp16", lost=0.0031)
@@ -84,6 +85,18 @@ def test_what_costs_accuracy_is_left_out(tmp_path: Path) -> None:
     assert candidates(str(tmp_path / "exports"), Storage()) == found
     alone = str(tmp_path / "exports" / "best-openvino-int8")
     assert candidates(alone, Storage()).uris == {"best-openvino-int8": alone}  # asked for by name
+
+
+def test_a_precision_that_the_processor_lacks_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be as slow as f32."""
+    monkeypatch.setattr(backend, "computes_in", lambda _: "f32")
+    add_export(tmp_path, "best-openvino", "openvino")
+    add_export(tmp_path, "best-openvino-bf16", "openvino", "bf16", lost=0.0)
+    found = candidates(str(tmp_path), Storage())
+    assert list(found.uris) == ["best-openvino"]
+    assert found.left_out == {"best-openvino-bf16": "this processor does not compute in bf16"}
 
 
 def test_a_run_without_exports_says_what_to_do(tmp_path: Path) -> None:

@@ -120,3 +120,23 @@ def test_without_drawing_no_frames_are_written(tmp_path: Path) -> None:
     summary = ShardProcessor(job_of(tmp_path / "run", draw=False)).process(shard)
     assert not (tmp_path / "run/frames").exists()
     assert "encode" not in summary.busy_s
+
+
+def test_reduced_frames_give_boxes_of_the_whole_frame(tmp_path: Path) -> None:
+    """A frame of 64 x 48 decoded at half its size: the row has the frame's size and pixels."""
+    path = write_drive(tmp_path / "a.tfrecord", 5)
+    seen: list[tuple[int, ...]] = []
+
+    class Watching(SquareDetector):
+        def detect(self, images):
+            seen.extend(image.shape for image in images)
+            return super().detect(images)
+
+    job = replace(job_of(tmp_path / "run", draw=False), least_wh=(32, 20), make_detector=Watching)
+    ShardProcessor(job).process(only_shard(path))
+    assert set(seen) == {(24, 32, 3)}
+    folder = RunFolder(str(tmp_path / "run"), STORAGE)
+    rows = folder.rows(folder.markers()[0])
+    assert [row.size_wh for row in rows] == [(64, 48)] * 5
+    for row in rows:
+        assert abs(row.detections.boxes_xyxy[0] - square_of(row.index)).max() <= 2

@@ -12,11 +12,14 @@ import pytest
 from drives import write_drive
 from tiny_models import tiny_ssd
 
+from urbandet_ray.commands import export_network
 from urbandet_ray.commands.accuracy import measure_accuracy
 from urbandet_ray.commands.export import export
 from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ConfigError, ModelError
 from urbandet_ray.models import odapi
+from urbandet_ray.models.backends import runtimes
+from urbandet_ray.models.backends.runtimes import OnnxRuntime, computes_in
 from urbandet_ray.models.batched import trace_network
 from urbandet_ray.models.conversion import write_network
 from urbandet_ray.models.loading import ModelSpec, load_detector
@@ -157,7 +160,7 @@ def test_what_a_precision_costs_travels_with_it(tmp_path: Path) -> None:
     run = made_run(tmp_path / "run", keep_aspect=False)
     records = write_drive(tmp_path / "data" / "drive.tfrecord", 6).parent
     report = export(
-        str(run), storage=Storage(), format="openvino", precision="bf16", check=str(records)
+        str(run), storage=Storage(), format="openvino", precision="fp16", check=str(records)
     )
     facts = read_facts(Path(report.model), "it")
     assert facts.accuracy is not None and facts.accuracy == report.accuracy
@@ -165,12 +168,23 @@ def test_what_a_precision_costs_travels_with_it(tmp_path: Path) -> None:
     spec = ModelSpec(report.model, score_min=0.01)
     detector = load_detector(spec, Storage())
     assert facts.accuracy.map == measure_accuracy(detector, str(records), Storage()).map
-    assert "at bf16" in report.to_text() and "in f32 (6 frames of" in report.to_text()
+    assert "at fp16" in report.to_text() and "in f32 (6 frames of" in report.to_text()
     costly = replace(facts, accuracy=Accuracy(0.1, 0.103, 6, "x"))
-    assert costly.objection() == "bf16 costs 0.003 mAP, allowed are 0.002"
+    assert costly.objection() == "fp16 costs 0.003 mAP, allowed are 0.002"
     assert replace(costly, precision="int8").objection() is None
     assert "was not measured" in str(replace(facts, accuracy=None).objection())
     assert replace(facts, precision="f32", accuracy=None).objection() is None
+
+
+def test_a_precision_that_the_processor_lacks_is_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would compute in f32 and find no difference."""
+    monkeypatch.setattr(export_network, "computes_in", lambda _: "f32")
+    run = made_run(tmp_path / "run", keep_aspect=False)
+    asked = {"format": "openvino", "precision": "bf16", "check": "data"}
+    with pytest.raises(ConfigError, match="computes in f32 instead of bf16, so --check would"):
+        export(str(run), storage=Storage(), **asked)
 
 
 def test_only_networks_are_compared(tmp_path: Path) -> None:
@@ -205,7 +219,9 @@ def test_fewer_bits_answer_nearly_the_same(
     models = [network(runtime), network(runtime, precision)]
     (full,), (short,) = (answers(model, images((64, 64))) for model in models)
     assert short.scores[:20] == pytest.approx(full.scores[:20], abs=within)
-    assert short.scores.tolist() != full.scores.tolist()
+    facts = read_facts(Path(models[1]), "it")
+    same = computes_in(facts) == "f32"  # bf16, on a processor that has none
+    assert (short.scores.tolist() == full.scores.tolist()) == same
     if precision == "fp16":
         sizes = [
             sum(file.stat().st_size for file in Path(model).glob("model.*")) for model in models
@@ -226,6 +242,43 @@ def test_a_network_that_answers_for_fewer_images_is_refused(network: Callable[..
     detector._runtime = One()  # type: ignore[attr-defined]
     with pytest.raises(ModelError, match="was given 2 images and answered for 1: its export"):
         detector.detect(images((64, 64), (64, 64)))
+
+
+def test_a_gpu_is_given_batches_of_one_size(network: Callable[..., str]) -> None:
+    """cuDNN would plan anew for each other one; what fills them up is not answered for."""
+    facts = read_facts(Path(network("onnx")), "it")
+    runtime = OnnxRuntime(facts.model_path(Path(network("onnx"))), facts, 1)
+    given = np.stack(images((64, 64), (64, 64), (64, 64)))
+    alone = runtime.run(given[:1])
+    runtime.provider = "CUDAExecutionProvider"  # in name: the session computes on the CPU
+    counts: list[int] = []
+    session = runtime._session
+
+    class Counting:
+        def run(self, names: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+            counts.extend(map(len, feed.values()))
+            return session.run(names, feed)
+
+    runtime._session = Counting()
+    runtime.run(given)
+    again = runtime.run(given[:1])
+    assert counts == [3, 3]
+    for name, value in alone.items():
+        assert again[name].shape == value.shape
+        assert again[name] == pytest.approx(value, abs=1e-4)
+
+
+def test_a_gpu_build_that_falls_back_is_refused(
+    network: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would run on the CPU and say nothing."""
+    import onnxruntime
+
+    offered = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
+    monkeypatch.setattr(runtimes, "_sees_gpu", lambda: True)
+    with pytest.raises(ModelError, match="built for CUDA and does not get at the GPU here"):
+        load_detector(ModelSpec(network("onnx")), Storage())
 
 
 def test_a_damaged_folder_is_named(network: Callable[..., str], tmp_path: Path) -> None:

@@ -17,12 +17,19 @@ from typing import Any
 from urbandet_ray.commands.infer_job import detector_loader, make_job, model_spec
 from urbandet_ray.commands.tables import text_table
 from urbandet_ray.config import InferConfig
-from urbandet_ray.errors import ConfigError, InputError, ModelError, NotFoundError
+from urbandet_ray.errors import (
+    ConfigError,
+    InputError,
+    MissingExtraError,
+    ModelError,
+    NotFoundError,
+)
 from urbandet_ray.inference.job import InferJob
 from urbandet_ray.inference.session import ray_session
 from urbandet_ray.inference.tuning import GPU_BATCHES, TRIAL_FRAMES, Trial, Tuning, tune
 from urbandet_ray.labels import LabelMap
-from urbandet_ray.models.network import is_network, read_facts
+from urbandet_ray.models.backends.runtimes import computes_in
+from urbandet_ray.models.network import NetworkFacts, is_network, read_facts
 from urbandet_ray.models.shipped import SHIPPED_URI
 from urbandet_ray.models.sources import local_model
 from urbandet_ray.records.sources import Source, SourceRecord, read_source
@@ -149,7 +156,7 @@ def candidates(uri: str, storage: Storage) -> Candidates:
         if best and not mark["checkpoint"].startswith("best/"):
             why = "of the last checkpoint, not the best"
         elif is_network(path := local_model(model, storage)):
-            why = read_facts(path, model).objection()
+            why = _objection(read_facts(path, model))
         elif mark["precision"] != "f32":
             why = "rounded weights are not faster"
         if why is None:
@@ -160,6 +167,15 @@ def candidates(uri: str, storage: Storage) -> Candidates:
         reasons = "; ".join(f"{name}: {why}" for name, why in found.left_out.items())
         raise ModelError(f"no export in {uri} can be chosen ({reasons}): urbandet export {uri}")
     return found
+
+
+def _objection(facts: NetworkFacts) -> str | None:
+    try:
+        if computes_in(facts) != facts.precision:
+            return f"this processor does not compute in {facts.precision}"
+    except MissingExtraError as error:
+        return str(error)
+    return facts.objection()
 
 
 def _exports(uri: str, storage: Storage) -> Iterator[tuple[str, tuple[dict[str, Any], str]]]:

@@ -34,6 +34,7 @@ from urbandet_ray.inference.job import STAGES, ShardSummary
 from urbandet_ray.inference.pipeline import RunResult, run_inference
 from urbandet_ray.inference.session import ray_session
 from urbandet_ray.inference.shards import fitting_rule
+from urbandet_ray.models.backends.runtimes import computes_in
 from urbandet_ray.models.network import is_network, read_facts
 from urbandet_ray.models.sources import local_model, model_files
 from urbandet_ray.records.images import encode_png
@@ -51,7 +52,8 @@ class Measured:
 
     Attributes:
         model: as given; chosen: the export that backend=auto chose, else the same.
-        format, precision, size_mb: of its files.
+        format, size_mb: of its files.
+        precision: what this machine computes it in.
         threads, actors, batch_size: what it ran with; None is the model's own batch.
         rounds: frames/s of each.
         stage_ms: an actor's time a frame, by stage.
@@ -256,7 +258,7 @@ class _ModelRun:
             model=self.name,
             chosen=model.uri,
             format=facts.runtime if facts else stock,
-            precision=facts.precision if facts else "f32",
+            precision=computes_in(facts) if facts else "f32",
             size_mb=sum(file.stat().st_size for file in model_files(path)) / 1e6,
             threads=model.threads,
             actors=self._actors,

@@ -14,6 +14,7 @@ from urbandet_ray.commands.accuracy import measure_accuracy
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.frames import Image
 from urbandet_ray.labels import LabelMap
+from urbandet_ray.models.backends.runtimes import computes_in
 from urbandet_ray.models.batched import TracedNetwork, trace_network
 from urbandet_ray.models.conversion import write_network
 from urbandet_ray.models.loading import ModelSpec, load_detector
@@ -68,6 +69,11 @@ def export_network(
     )
     if check is None:
         return None
+    if computes_in(facts) != precision:
+        raise ConfigError(
+            f"this processor computes in {computes_in(facts)} instead of {precision}, so --check "
+            "would measure nothing: export on a machine that has it, or leave --check out"
+        )
     accuracy = _compare(network, made, check, storage)
     write_facts(replace(facts, accuracy=accuracy), made)
     return accuracy

@@ -11,12 +11,13 @@ from typing import Any
 from urbandet_ray import __version__
 from urbandet_ray.commands.access import place
 from urbandet_ray.config import InferConfig, TilesConfig
+from urbandet_ray.errors import ConfigError
 from urbandet_ray.inference.job import InferJob
 from urbandet_ray.inference.pipeline import ActorPool
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.classes import builtin_mappings
 from urbandet_ray.models.detector import Detector
-from urbandet_ray.models.loading import ModelSpec, load_detector, model_fingerprint
+from urbandet_ray.models.loading import ModelSpec, input_wh, load_detector, model_fingerprint
 from urbandet_ray.models.shipped import SHIPPED_URI
 from urbandet_ray.models.tiles import Tiling, load_tiled
 from urbandet_ray.records.sources import Source
@@ -78,7 +79,11 @@ def _tiling(tiles: TilesConfig) -> Tiling | None:
 def make_job(
     config: InferConfig, storage: Storage, labels: LabelMap, load: Callable[[], Detector]
 ) -> InferJob:
-    """What readers and actors need to know about the run."""
+    """What readers and actors need to know about the run.
+
+    Raises:
+        ConfigError, ModelError: reduced_decode with drawing, tiles or a model that is no network.
+    """
     actors = config.actors
     draw_threads = 4 if actors.gpus or is_remote(config.output) else 0
     return InferJob(
@@ -92,9 +97,21 @@ def make_job(
         draw_truth=config.draw.truth,
         jpeg_quality=config.draw.jpeg_quality,
         max_pixels=config.max_pixels,
+        least_wh=_least_wh(config, storage),
         decode_threads=_either(actors.decode_threads, 4 if actors.gpus else 0),
         draw_threads=_either(actors.draw_threads, draw_threads),
     )
+
+
+def _least_wh(config: InferConfig, storage: Storage) -> tuple[int, int] | None:
+    if not config.reduced_decode:
+        return None
+    if config.draw.enabled or _tiling(config.tiles) is not None:
+        raise ConfigError(
+            "reduced_decode goes with neither drawing nor tiles, which need whole frames: give "
+            "--no-draw (urbandet video draws later), or leave it out"
+        )
+    return input_wh(model_spec(config), storage)
 
 
 def make_pool(config: InferConfig) -> ActorPool:
@@ -122,11 +139,13 @@ def make_manifest(
 ) -> dict[str, Any]:
     """run.json: the same settings over the same input give the same bytes.
 
-    Tiles stand in it where there are any; without them nothing says that there could be.
+    Tiles and reduced_decode stand in it where they are on; else nothing says that they could be.
     """
     parts = {"batch_size", "max_pixels", "draw", "shard"}
     if _tiling(config.tiles) is not None:
         parts.add("tiles")
+    if config.reduced_decode:
+        parts.add("reduced_decode")
     results = config.model_dump(include=parts, mode="json")
     listing = [[s.name, s.kind, s.size_bytes, s.version] for s in sources]
     return {

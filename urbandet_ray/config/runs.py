@@ -162,6 +162,9 @@ class InferConfig(Section):
     """More dead letters than this fail the run."""
     max_pixels: Positive = 100_000_000
     """Larger images become dead letters before they are decoded."""
+    reduced_decode: bool = False
+    """Decode JPEGs no larger than the model's input needs, where libjpeg can (halves, quarters,
+    eighths between). For frames much larger than the input, without drawing; mAP may move."""
     coco: bool = False
     """Also write coco/results.json and coco/images.json."""
     draw: DrawConfig = DrawConfig()

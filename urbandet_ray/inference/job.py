@@ -23,6 +23,7 @@ class InferJob:
         batch_size: frames a call of the detector; None is what it works best with.
         draw, draw_score_min, draw_truth, jpeg_quality: annotated frames.
         max_pixels: larger images are refused before they are decoded.
+        least_wh: JPEGs may be decoded smaller, down to this width and height; None is whole.
         decode_threads, draw_threads: threads of one actor; 0 works in turn with the model.
     """
 
@@ -36,6 +37,7 @@ class InferJob:
     draw_truth: bool = False
     jpeg_quality: int = 90
     max_pixels: int = 100_000_000
+    least_wh: tuple[int, int] | None = None
     decode_threads: int = 0
     draw_threads: int = 0
 

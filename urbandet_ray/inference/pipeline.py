@@ -215,7 +215,10 @@ def _dataset(source: Any, sources: int, job: InferJob, pool: ActorPool) -> Any:
                 min_size=smallest,
                 max_size=largest,
                 max_concurrent_calls_per_actor=pool.shards_in_flight,
-                max_tasks_in_flight_per_actor=pool.shards_in_flight + SHARDS_WAITING,
+                # Ray Data lets a pool grow from 1.75 shards at hand for each one in work
+                max_tasks_in_flight_per_actor=max(
+                    pool.shards_in_flight + SHARDS_WAITING, 2 * pool.shards_in_flight
+                ),
                 enable_true_multi_threading=pool.shards_in_flight > 1,
             ),
             num_cpus=0 if pool.gpus else cores - 2 * READER_CPUS / max(2, smallest),

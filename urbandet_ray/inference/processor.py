@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ from urbandet_ray.errors import ModelError, RecordError
 from urbandet_ray.frames import Frame, Image
 from urbandet_ray.inference.job import DeadLetter, InferJob, ShardSummary
 from urbandet_ray.inference.shards import Shard
-from urbandet_ray.records.images import decode_frame, encode_jpeg
+from urbandet_ray.records.images import decode_frame, encode_jpeg, image_size
 from urbandet_ray.records.sources import SourceRecord
 from urbandet_ray.rendering.annotate import Annotator
 from urbandet_ray.storage.detections_table import DetectionRow, rows_to_parquet
@@ -131,8 +131,9 @@ class ShardProcessor:
         for batch in self._batches(shard, clock, bad):
             with self._model_turn, clock.stage("model"):
                 answers = self._detect([image for _, _, image in batch])
-            for (record, frame, image), detections in zip(batch, answers, strict=True):
-                rows.append(_row(shard, record, frame, image, detections))
+            for (record, frame, image), found in zip(batch, answers, strict=True):
+                detections, size_wh = self._at_full_size(frame, image, found)
+                rows.append(_row(shard, record, frame, size_wh, detections))
                 if self._job.draw:
                     work = (clock, shard.source, record.index, image, detections, frame)
                     drawing.append(self._drawers.submit(self._draw, *work))
@@ -205,8 +206,24 @@ class ShardProcessor:
 
     def _decode(self, clock: StageClock, frame: Frame) -> Image:
         with clock.stage("decode"):
-            image = decode_frame(frame, max_pixels=self._job.max_pixels)
+            image = decode_frame(
+                frame, max_pixels=self._job.max_pixels, least_wh=self._job.least_wh
+            )
             return image if image.flags.writeable else image.copy()  # it is drawn on
+
+    def _at_full_size(
+        self, frame: Frame, image: Image, found: Detections
+    ) -> tuple[Detections, tuple[int, int]]:
+        """Detections in pixels of the whole frame, and its size."""
+        seen_wh = (image.shape[1], image.shape[0])
+        if self._job.least_wh is None or frame.format == "raw":
+            return found, seen_wh
+        _, width, height = image_size(bytes(frame.encoded))
+        scale = np.array([width, height, width, height], np.float32) / np.tile(seen_wh, 2)
+        return replace(found, boxes_xyxy=(found.boxes_xyxy * scale).astype(np.float32)), (
+            width,
+            height,
+        )
 
     def _draw(
         self,
@@ -281,14 +298,17 @@ def own_memory_mb() -> float:
 
 
 def _row(
-    shard: Shard, record: SourceRecord, frame: Frame, image: Image, detections: Detections
+    shard: Shard,
+    record: SourceRecord,
+    frame: Frame,
+    size_wh: tuple[int, int],
+    detections: Detections,
 ) -> DetectionRow:
-    height, width = image.shape[:2]
     return DetectionRow(
         shard=shard.name,
         index=record.index,
         frame_key=frame.frame_key,
         segment=frame.segment,
-        size_wh=(width, height),
+        size_wh=size_wh,
         detections=detections,
     )

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from urbandet_ray.errors import ConfigError, LabelError, NotFoundError
+from urbandet_ray.errors import ConfigError, LabelError, ModelError, NotFoundError
 from urbandet_ray.labels import STREET_LABELS, LabelMap
 from urbandet_ray.models.backends.answers import AnswerRules
 from urbandet_ray.models.backends.network import NetworkDetector
@@ -22,7 +22,7 @@ from urbandet_ray.models.classes import (
     read_mapping,
 )
 from urbandet_ray.models.detector import Detector
-from urbandet_ray.models.network import is_network
+from urbandet_ray.models.network import is_network, read_facts
 from urbandet_ray.models.sources import local_model, model_files, resolve_uri
 from urbandet_ray.storage import Storage, join_uri
 
@@ -85,6 +85,22 @@ def load_detector(spec: ModelSpec, storage: Storage, target: LabelMap = STREET_L
     facts = file.facts
     table = _table(spec, storage, target, facts.labels_text, facts.class_count)
     return TfliteDetector(file, _rules(spec, table), spec.mean, spec.std)
+
+
+def input_wh(spec: ModelSpec, storage: Storage) -> tuple[int, int]:
+    """Width and height that a network sees of any image.
+
+    Raises:
+        ModelError: the model is no network of `urbandet export`.
+    """
+    path = local_model(spec.uri, storage)
+    if not (path.is_dir() and is_network(path)):
+        raise ModelError(
+            f"{spec.uri} does not tell its input's size: reduced_decode needs a network "
+            "(urbandet export --format savedmodel, openvino, onnx or tflite)"
+        )
+    resizing = read_facts(path, spec.uri).resizing
+    return resizing.width, resizing.height
 
 
 def model_fingerprint(spec: ModelSpec, storage: Storage) -> str:

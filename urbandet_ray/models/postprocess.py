@@ -31,6 +31,7 @@ UNIT_WINDOW: Sequence[float] = (0.0, 0.0, 1.0, 1.0)
 _FIRST, _GROWTH = 1024, 4  # candidates ranked of a class: enough for most frames, else more
 _SAMPLED = 17  # of so many keys one: prime, since anchors come in groups of equal shape
 _BLOCK = 128  # candidates compared with one another at once: the matrices stay in the first cache
+_BLOCKS_MAX = 4  # of them compared with the boxes kept at once: most candidates end there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,16 +251,19 @@ def _blocks(
 ) -> Iterator[_Block]:
     """Candidates of one class, or of the best class each where `class_id` is None."""
     group = reduce(np.maximum, keys.T) if class_id is None else keys[:, class_id]
+    size = _BLOCK
     for anchors, scores in _ranked(group, rules):
-        for start in range(0, len(anchors), _BLOCK):
-            at = anchors[start : start + _BLOCK]
+        start = 0
+        while start < len(anchors):
+            at = anchors[start : start + size]
             if class_id is None:
                 classes = _scores(keys[at], rules).argmax(axis=1).astype(np.int32)
             else:
                 classes = np.full(len(at), class_id, np.int32)
-            block = _Block(at, scores[start : start + _BLOCK], classes, boxes_of(at, classes))
+            block = _Block(at, scores[start : start + size], classes, boxes_of(at, classes))
             sound = np.flatnonzero(~np.isnan(block.boxes).any(axis=1))
             yield block.take(sound) if len(sound) < len(at) else block
+            start, size = start + size, min(2 * size, _BLOCKS_MAX * _BLOCK)
 
 
 def _ranked(keys: Floats, rules: PostProcess) -> Iterator[tuple[_Indices, Floats]]:
@@ -318,19 +322,28 @@ def _select_hard(blocks: Iterator[_Block], rules: PostProcess) -> Iterator[_Bloc
     kept, room, iou_max = np.empty((5, 0), np.float32), _limit(rules), np.float32(rules.iou_max)
     for block in blocks:
         sides = _sides(block.boxes)
-        free = np.flatnonzero((_ious(kept, sides) <= iou_max).all(axis=0))
-        sides = sides[:, free]
-        gone, chosen = np.zeros(len(free), np.bool_), []
-        for place, row in enumerate(~(_ious(sides, sides) <= iou_max)):
-            if not gone[place]:
-                chosen.append(place)
-                gone |= row
-        chosen = chosen[:room]
-        room -= len(chosen)
-        yield block.take(free[chosen])
-        if not room:
-            return
-        kept = np.hstack([kept, sides[:, chosen]])
+        free, against = np.arange(len(block.scores)), kept
+        while len(free):
+            free = free[(_ious(against, sides[:, free]) <= iou_max).all(axis=0)]
+            head, free = free[:_BLOCK], free[_BLOCK:]
+            chosen = head[_greedy(_ious(sides[:, head], sides[:, head]) <= iou_max)[:room]]
+            room -= len(chosen)
+            yield block.take(chosen)
+            if not room:
+                return
+            against = sides[:, chosen]
+            kept = np.hstack([kept, against])
+
+
+def _greedy(apart: NDArray[np.bool_]) -> list[int]:
+    """Places of those that overlap no earlier one that was kept; [k, k], true where apart."""
+    rows = np.packbits(~apart, axis=1, bitorder="little")
+    gone, chosen = 0, []
+    for place in range(len(apart)):
+        if not gone >> place & 1:
+            chosen.append(place)
+            gone |= int.from_bytes(rows[place].tobytes(), "little")
+    return chosen
 
 
 def _select_soft(blocks: Iterator[_Block], rules: PostProcess) -> Iterator[_Block]:

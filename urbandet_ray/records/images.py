@@ -55,25 +55,38 @@ def image_size(encoded: bytes) -> tuple[str, int, int]:
     return image_format, width, height
 
 
-def decode_image(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
+def decode_image(
+    encoded: bytes, *, max_pixels: int = MAX_PIXELS, least_wh: tuple[int, int] | None = None
+) -> Image:
     """Decode a JPEG or PNG of any depth, grey, palette, CMYK or alpha to [h, w, 3] uint8 RGB.
+
+    Args:
+        encoded: the file's bytes.
+        max_pixels: more are refused.
+        least_wh: a JPEG may come smaller, by a factor that libjpeg decodes at (n/8), but not below
+            this; None is its own size.
 
     Raises:
         RecordError: undecodable-image, or image-too-large by its header, before any allocation.
     """
     image_format, width, height = image_size(encoded)
     _check_pixels(width, height, max_pixels)
-    return _decode_jpeg(encoded) if image_format == "jpeg" else _decode_png(encoded)
+    return _decode_jpeg(encoded, least_wh) if image_format == "jpeg" else _decode_png(encoded)
 
 
-def decode_frame(frame: Frame, *, max_pixels: int = MAX_PIXELS) -> Image:
+def decode_frame(
+    frame: Frame, *, max_pixels: int = MAX_PIXELS, least_wh: tuple[int, int] | None = None
+) -> Image:
     """The frame's image as [h, w, 3] uint8 RGB; a raw frame's is a read-only view of its bytes.
+
+    See `decode_image`.
 
     Raises:
         RecordError: undecodable-image or image-too-large.
     """
     if frame.format != "raw":
-        return decode_image(bytes(frame.encoded), max_pixels=max_pixels)  # of a view, a copy
+        encoded = bytes(frame.encoded)  # of a view, a copy
+        return decode_image(encoded, max_pixels=max_pixels, least_wh=least_wh)
     if frame.size_wh is None:
         raise _undecodable("a raw frame without its size")
     width, height = frame.size_wh
@@ -125,11 +138,14 @@ def _jpeg_size(encoded: bytes) -> tuple[int, int]:
     raise _undecodable(f"the JPEG of {end} bytes has no frame header: cut short or damaged")
 
 
-def _decode_jpeg(encoded: bytes) -> Image:
+def _decode_jpeg(encoded: bytes, least_wh: tuple[int, int] | None) -> Image:
     import simplejpeg
 
+    width, height = least_wh or (0, 0)
     try:
-        image: Image = simplejpeg.decode_jpeg(encoded, strict=True)
+        image: Image = simplejpeg.decode_jpeg(
+            encoded, strict=True, min_width=width, min_height=height
+        )
     except ValueError as error:
         raise _undecodable(f"the JPEG of {len(encoded)} bytes is damaged: {error}") from None
     return image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable
 from functools import lru_cache
@@ -13,12 +14,18 @@ from numpy.typing import NDArray
 
 from urbandet_ray.errors import MissingExtraError, ModelError
 from urbandet_ray.models.backends.saved_model import open_tensorflow
-from urbandet_ray.models.network import NetworkFacts
+from urbandet_ray.models.network import NetworkFacts, Precision
 
 Answer = dict[str, NDArray[np.float32]]
 
 _SIZES_KEPT = 4
 """Compiled for so many frame sizes at a time; a drive has one."""
+
+_CUDA = "CUDAExecutionProvider"
+_CUDA_OPTIONS = {
+    "cudnn_conv_algo_search": "HEURISTIC",
+    "arena_extend_strategy": "kSameAsRequested",
+}
 
 
 class NetworkRuntime(Protocol):
@@ -60,6 +67,30 @@ def load_runtime(facts: NetworkFacts, folder: Path, source: str, threads: int) -
         ) from error
 
 
+def computes_in(facts: NetworkFacts) -> Precision:
+    """What this machine computes a network in: a processor without bf16 takes f32 instead.
+
+    Raises:
+        MissingExtraError: the runtime is not installed.
+    """
+    if (facts.runtime, facts.precision) != ("openvino", "bf16"):
+        return facts.precision
+    try:
+        able = _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except ImportError as error:
+        raise MissingExtraError(
+            f"OpenVINO is not installed ({error}): pip install 'urbandet-ray[fast]'"
+        ) from error
+    return "bf16" if "BF16" in able else "f32"
+
+
+def _openvino() -> Any:
+    os.environ.setdefault("CI", "true")  # openvino-telemetry sends nothing then
+    import openvino
+
+    return openvino
+
+
 class SavedModelRuntime:
     """TensorFlow, on the CPU or a GPU whose memory it takes as it needs it."""
 
@@ -79,13 +110,10 @@ class OpenVinoRuntime:
     """OpenVINO: a network compiled for each size of frames, for batches of any number."""
 
     def __init__(self, model: Path, facts: NetworkFacts, threads: int) -> None:
-        os.environ.setdefault("CI", "true")  # openvino-telemetry sends nothing then
-        import openvino
-
-        self._core = openvino.Core()
+        self._core = _openvino().Core()
         self._model = self._core.read_model(str(model))
         self._hints = {
-            "INFERENCE_PRECISION_HINT": "bf16" if facts.precision == "bf16" else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if computes_in(facts) == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
         }
@@ -103,7 +131,13 @@ class OpenVinoRuntime:
 
 
 class OnnxRuntime:
-    """ONNX Runtime: TensorRT or CUDA where it is built with them and finds a GPU, else the CPU."""
+    """ONNX Runtime: CUDA where it is built with it and the machine has a GPU, else the CPU.
+
+    Not TensorRT, though a build may have it: it makes an engine for each batch and frame size.
+
+    Attributes:
+        provider: what runs the network, by ONNX Runtime's name.
+    """
 
     def __init__(self, model: Path, facts: NetworkFacts, threads: int) -> None:
         del facts
@@ -113,18 +147,52 @@ class OnnxRuntime:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        there = onnxruntime.get_available_providers()
-        wanted = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
+        providers: list[Any] = ["CPUExecutionProvider"]
+        on_gpu = _CUDA in onnxruntime.get_available_providers() and _sees_gpu()
+        if on_gpu:
+            onnxruntime.preload_dlls()  # CUDA and cuDNN that pip installed
+            providers.insert(0, (_CUDA, _CUDA_OPTIONS))
         self._session = onnxruntime.InferenceSession(
-            str(model), options, providers=[name for name in wanted if name in there]
+            str(model), options, providers=providers, enable_fallback=0
         )
+        self.provider: str = self._session.get_providers()[0]
+        if on_gpu and self.provider != _CUDA:
+            raise ModelError(
+                f"ONNX Runtime {onnxruntime.__version__} is built for CUDA and does not get at the "
+                "GPU here: it needs the CUDA and cuDNN it was built with (pip install "
+                "'onnxruntime-gpu[cuda,cudnn]'); to run on the CPU, set CUDA_VISIBLE_DEVICES to "
+                "nothing"
+            )
         self._input = self._session.get_inputs()[0].name
         self._outputs = [output.name for output in self._session.get_outputs()]
+        self._most = 0
 
     def run(self, images: NDArray[np.uint8]) -> Answer:
         """See `NetworkRuntime.run`."""
+        count = len(images)
+        if self.provider == _CUDA:
+            images = self._filled(images)
         values = self._session.run(self._outputs, {self._input: images})
-        return dict(zip((_plain(name) for name in self._outputs), values, strict=True))
+        names = (_plain(name) for name in self._outputs)
+        return {name: value[:count] for name, value in zip(names, values, strict=True)}
+
+    def _filled(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """As many as the largest batch yet: at each other number cuDNN plans anew, for seconds."""
+        self._most = max(self._most, len(images))
+        missing = self._most - len(images)
+        return np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
+
+
+def _sees_gpu() -> bool:
+    """Whether there is a CUDA driver and it shows a GPU to this process."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return False
+    return count.value > 0
 
 
 class TfliteRuntime:
