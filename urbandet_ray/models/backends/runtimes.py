@@ -116,6 +116,7 @@ class OpenVinoRuntime:
             "INFERENCE_PRECISION_HINT": "bf16" if computes_in(facts) == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,  # actors side by side would all be pinned to the same core
         }
         self._compiled = lru_cache(_SIZES_KEPT)(self._compile)
 
