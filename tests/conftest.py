@@ -2,8 +2,10 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -103,9 +105,12 @@ def ray_dashboard(aws_test_credentials: None) -> Iterator[str]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.pop("RAY_ADDRESS", None)
     import ray
+    from ray._private.utils import write_ray_address
 
+    folder = tempfile.mkdtemp(prefix="ray-")
     context = ray.init(
         address="local",
+        _temp_dir=folder,
         num_cpus=2,
         num_gpus=2,  # in name only: how GPU actors are placed, not what they compute
         object_store_memory=100 << 20,
@@ -113,8 +118,11 @@ def ray_dashboard(aws_test_credentials: None) -> Iterator[str]:
         log_to_driver=False,
         logging_level="ERROR",
     )
+    # without this, drivers of jobs join any Ray that happens to run on this machine
+    write_ray_address(context.address_info["gcs_address"], folder)
     yield f"http://{context.dashboard_url}"
     ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _wait_for_url(process: "subprocess.Popen[bytes]", log: Path) -> str:

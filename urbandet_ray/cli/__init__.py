@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from urbandet_ray import __version__
-from urbandet_ray.cli import bench, data, inference, models, training
+from urbandet_ray.cli import (
+    bench,
+    cluster,
+    data,
+    ground_truth,
+    inference,
+    models,
+    sagemaker,
+    training,
+)
 from urbandet_ray.errors import UrbandetError
 
 app = typer.Typer(
@@ -21,8 +30,11 @@ app = typer.Typer(
 app.add_typer(inference.app)
 app.add_typer(bench.app)
 app.add_typer(training.app)
+app.add_typer(cluster.app)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
+app.add_typer(sagemaker.app, name="sagemaker")
+data.app.add_typer(ground_truth.app)
 
 
 def main() -> None:

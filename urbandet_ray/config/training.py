@@ -23,6 +23,9 @@ class WorkersConfig(Section):
     """GPUs a worker."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """Lost workers that are made up for from the last checkpoint; -1 is any number."""
+    first_here: bool = False
+    """The first worker, who writes the run folder, runs on the node that the run was started on:
+    for a local run folder that other nodes do not see."""
 
 
 class BatchConfig(Section):

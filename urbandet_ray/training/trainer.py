@@ -30,8 +30,11 @@ def run_workers(plan: TrainPlan, on_notice: Callable[[dict[str, Any]], None]) ->
         RunError: a worker's message to the person who started the run, or too many workers lost.
     """
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    notices = _notices_class().options(num_cpus=0).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # beside the driver: with a worker's node the run would lose it, and every later try with it
+    notices = _notices_class().options(num_cpus=0, scheduling_strategy=here).remote()
     ended = threading.Event()
     outcome: list[BaseException] = []
 
@@ -73,11 +76,15 @@ def _trainer(plan: TrainPlan, notices: Any) -> Any:
     count: int | tuple[int, int] = workers.count
     if workers.min is not None and workers.min < workers.count:
         count = (workers.min, workers.count)
+    places = [_own_node(), *[{}] * (workers.count - 1)] if workers.first_here else None
     return TensorflowTrainer(
         train_on_worker,
         train_loop_config={"plan": plan, "notices": notices},
         scaling_config=ScalingConfig(
-            num_workers=count, use_gpu=bool(workers.gpus), resources_per_worker=resources
+            num_workers=count,
+            use_gpu=bool(workers.gpus),
+            resources_per_worker=resources,
+            label_selector=places,  # ranks follow its order
         ),
         run_config=RunConfig(
             name=PurePosixPath(plan.run_uri).name or "run",
@@ -88,6 +95,13 @@ def _trainer(plan: TrainPlan, notices: Any) -> Any:
             worker_runtime_env={"env_vars": KERAS_2},
         ),
     )
+
+
+def _own_node() -> dict[str, str]:
+    """The label of the node that this process is on."""
+    import ray
+
+    return {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
 
 
 def cpus_a_worker(plan: TrainPlan) -> int:

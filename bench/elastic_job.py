@@ -1,0 +1,96 @@
+"""The driver of bench/elastic.py's scaling: an inference whose accelerator only waits.
+
+    python bench/elastic_job.py RECORDS RUN TIMELINE.json
+
+Each actor holds one (fake) GPU and answers 20 frames/s. One of the files, `trickle`, is read so
+slowly that it keeps a single actor half busy long after the others are done.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from urbandet_ray.detections import Detections
+from urbandet_ray.frames import Image
+from urbandet_ray.inference.job import InferJob
+from urbandet_ray.inference.pipeline import ActorPool, run_inference
+from urbandet_ray.inference.session import ray_session
+from urbandet_ray.inference.shards import CutRule
+from urbandet_ray.labels import STREET_LABELS
+from urbandet_ray.records.sources import list_sources
+from urbandet_ray.storage import Storage
+
+FRAMES_PER_S, SHARD_FRAMES = 20.0, 8
+TRICKLE_BYTES_S = 6400
+LEAST, MOST = 1, 4
+
+
+class Accelerator:
+    """No boxes, after a fixed time; waits as a driver waits for its GPU."""
+
+    labels = STREET_LABELS
+    batch_size = SHARD_FRAMES
+
+    def detect(self, images: Sequence[Image]) -> list[Detections]:
+        """Nothing found, in its own time."""
+        time.sleep(len(images) / FRAMES_PER_S)
+        return [Detections.empty()] * len(images)
+
+
+class Trickle(io.RawIOBase):
+    """A stream at a fixed pace."""
+
+    def __init__(self, inner: BinaryIO) -> None:
+        self._inner = inner
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Up to a second's worth, a second later."""
+        data = self._inner.read(min(len(buffer), TRICKLE_BYTES_S))
+        time.sleep(len(data) / TRICKLE_BYTES_S)
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class PacedStorage(Storage):
+    """Reads files named trickle at that pace."""
+
+    def open_read(self, uri: str, offset: int = 0, expect_version: str | None = None) -> BinaryIO:
+        """As the storage's, later."""
+        stream = super().open_read(uri, offset, expect_version)
+        if "trickle" not in uri:
+            return stream
+        return cast(BinaryIO, io.BufferedReader(Trickle(stream), TRICKLE_BYTES_S))
+
+
+def main(records: str, run: str, timeline: str) -> None:
+    """Infer, and write when each shard was done, by which actor."""
+    storage = PacedStorage()
+    job = InferJob(run, storage, Accelerator, STREET_LABELS, draw=False)
+    manifest = {"labels": {}, "fingerprint": {"all": "elastic"}}
+    job.folder().begin(manifest)
+    begun = time.time()
+    with ray_session("auto"):
+        result = run_inference(
+            job,
+            list_sources(records, storage),
+            CutRule(SHARD_FRAMES, 1 << 20),
+            ActorPool(min=LEAST, max=MOST, gpus=1.0),
+        )
+    shards = [[one.started, one.ended, one.frames, one.actor] for one in result.summaries]
+    told = {"begun": begun, "ended": time.time(), "frames": result.frames, "shards": shards}
+    Path(timeline).write_text(json.dumps(told))
+    print(f"{result.frames} frames in {time.time() - begun:.0f} s")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

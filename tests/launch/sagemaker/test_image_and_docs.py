@@ -1,0 +1,154 @@
+"""cluster/sagemaker.Dockerfile and docs/sagemaker.md, held to the repository."""
+
+import importlib.util
+import json
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent.parent.parent
+DOCKERFILE = (REPOSITORY / "cluster" / "sagemaker.Dockerfile").read_text(encoding="utf-8")
+DOCS = (REPOSITORY / "docs" / "sagemaker.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", DOCS, re.S)
+
+
+def image_problems(text: str) -> list[str]:
+    """What SageMaker or Docker would stumble over."""
+    import dockerfile
+
+    try:
+        commands = dockerfile.parse_string(text)
+    except dockerfile.GoParseError as error:
+        return [f"no Dockerfile: {error}"]
+    by_name = {command.cmd.lower(): command for command in commands}
+    found = [
+        f"no instruction {c.cmd}" for c in commands if c.cmd.lower() not in dockerfile.all_cmds()
+    ]
+    start = by_name.get("entrypoint")
+    if start is None or not start.json:
+        found.append("ENTRYPOINT has to be a list: a shell does not pass SIGTERM on")
+    elif tuple(start.value[:2]) != ("python", "-m") or not _is_module(start.value[2]):
+        found.append(f"ENTRYPOINT {start.value} is no module")
+    user = by_name.get("user")
+    if user is None or user.value[0] != "0:0":
+        found.append("USER has to be root: /opt/ml is root's")
+    if "cmd" in by_name:
+        found.append("CMD: SageMaker gives train or serve itself")
+    names = {c.value[0] for c in commands if c.cmd.lower() == "arg"}
+    base = by_name["from"].value[0] if "from" in by_name else ""
+    if re.sub(r"\W", "", base) not in names:
+        found.append(f"FROM {base} is not an ARG")
+    return found
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def test_the_image_is_one_that_sagemaker_starts() -> None:
+    """By Docker's parser and by SageMaker's rules."""
+    assert image_problems(DOCKERFILE) == []
+
+
+MISTAKES = {
+    "shell form": (
+        'ENTRYPOINT ["python", "-m", "urbandet_ray.launch.sagemaker.entry"]',
+        "ENTRYPOINT python -m urbandet_ray.launch.sagemaker.entry",
+        "has to be a list",
+    ),
+    "no such module": ("sagemaker.entry", "sagemaker.start", "is no module"),
+    "another user": ("USER 0:0", "USER 1000:1000", "has to be root"),
+    "no base": ("FROM ${IMAGE}", "FROM ${BASE}", "is not an ARG"),
+    "misspelt": ("LABEL com", "LABLE com", "no instruction LABLE"),
+    "a command": ("ENTRYPOINT [", 'CMD ["train"]\nENTRYPOINT [', "gives train or serve itself"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_planted_mistake_is_caught(mistake: str) -> None:
+    """Each in its place."""
+    right, wrong, expected = MISTAKES[mistake]
+    assert right in DOCKERFILE
+    assert expected in "\n".join(image_problems(DOCKERFILE.replace(right, wrong)))
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_each_block_is_bash(block: str) -> None:
+    """Parsed, not run."""
+    done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+def commands() -> list[str]:
+    """Each command of ours, its continued lines joined."""
+    joined = "\n".join(BLOCKS).replace("\\\n", " ").splitlines()
+    return [line.strip() for line in joined if line.strip().startswith("urbandet ")]
+
+
+def problems(command: str) -> Iterator[str]:
+    """What the command line says to the arguments; nothing is run."""
+    import click
+    from typer.main import get_command
+
+    from urbandet_ray.cli import app, ground_truth, sagemaker
+
+    _, *arguments = shlex.split(command)
+    found: Any = get_command(app)
+    if arguments[0] == "sagemaker":
+        found, arguments = get_command(sagemaker.app), arguments[1:]
+    elif arguments[:2] == ["data", "from-manifest"]:
+        found, arguments = get_command(ground_truth.app), arguments[2:]
+    try:
+        while hasattr(found, "commands"):
+            name, *arguments = arguments
+            if name not in found.commands:
+                yield f"no command {name}"
+                return
+            found = found.commands[name]
+        environment = {"URBANDET_IMAGE": "image", "URBANDET_ROLE": "role"}
+        with pytest.MonkeyPatch.context() as patch:
+            for key, value in environment.items():
+                patch.setenv(key, value)
+            found.make_context("urbandet", list(arguments))
+    except Exception as error:  # typer and click have trees of their own
+        if not isinstance(error, click.ClickException) and "UsageError" not in str(
+            type(error).mro()
+        ):
+            raise
+        yield f"{command}: {getattr(error, 'message', error)}"
+
+
+@pytest.mark.parametrize("command", commands())
+def test_each_command_has_the_options_it_is_given(command: str) -> None:
+    """Of `urbandet sagemaker` and of the others."""
+    assert list(problems(command)) == []
+
+
+def test_an_option_that_does_not_exist_is_caught() -> None:
+    """And so is a command."""
+    assert any("No such option" in one for one in problems("urbandet sagemaker stop a --now"))
+    assert list(problems("urbandet sagemaker begin")) == ["no command begin"]
+
+
+def test_the_files_it_names_are_there() -> None:
+    """Of this repository."""
+    named = set(re.findall(r"\b(?:cluster|configs|tests)/[\w./-]+\w", DOCS))
+    assert [name for name in named if not (REPOSITORY / name).exists()] == []
+
+
+def test_the_roles_policy_is_json() -> None:
+    """Each statement allows something somewhere, and never everything."""
+    (text,) = re.findall(r"<<END\n(.*?)\nEND", DOCS, re.S)
+    policy = json.loads(re.sub(r"\$\w+", "x", text))
+    assert policy["Version"] == "2012-10-17"
+    for one in policy["Statement"]:
+        assert one.keys() == {"Effect", "Action", "Resource"}
+        assert "*" not in str(one["Action"])

@@ -1,0 +1,199 @@
+"""`urbandet preflight`: everything that can be known to fail, before a job is started."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+from typing import TYPE_CHECKING
+
+from urbandet_ray.commands.access import make_storage
+from urbandet_ray.config import TrainConfig
+from urbandet_ray.errors import ConfigError, MissingExtraError, UrbandetError
+from urbandet_ray.inference.session import ray_session
+from urbandet_ray.launch.buckets import minimal_policy
+from urbandet_ray.launch.checks import Check, Preflight, fail, joined, ok, warn
+from urbandet_ray.launch.needs import (
+    gpus_compute,
+    local_places,
+    object_store_bytes,
+    places_of,
+    processes_of,
+    remote_places,
+)
+from urbandet_ray.launch.nodes import NodeFacts, look_everywhere, look_here, node_kinds
+from urbandet_ray.launch.order import Order, RunConfig, check_secrets, check_working_dir
+from urbandet_ray.launch.preflight import (
+    check_answers,
+    check_buckets,
+    check_disks,
+    check_gpus,
+    check_local,
+    check_object_stores,
+    check_sent,
+)
+from urbandet_ray.launch.room import NodeKind, check_room
+from urbandet_ray.launch.versions import check_packages, check_python, check_ray
+from urbandet_ray.storage import S3Options, Storage, is_remote
+
+if TYPE_CHECKING:
+    from urbandet_ray.launch.jobs import Jobs
+
+EXIT_FAILED = 3
+"""Exit code where a check failed, as that of `urbandet doctor`."""
+
+TIMEOUT_S = 300
+"""How long the checks may take on a cluster; TensorFlow's start is in it."""
+
+
+def preflight_here(order: Order, address: str | None = None) -> Preflight:
+    """All checks from where this runs: on the cluster at `address`, or for a Ray of its own.
+
+    Args:
+        address: `auto` or host:port; None looks at this machine alone.
+    """
+    config, checks = _read(order)
+    if config is None:
+        return Preflight(tuple(checks))
+    checks.append(check_python(platform.python_version()))
+    lock = order.working_dir / "requirements" / "core.lock"
+    checks.append(check_packages(lock, training=isinstance(config, TrainConfig)))
+    checks += check_local(local_places(config))
+    nodes, room = _look(config, address)
+    from_s3 = check_buckets(nodes)
+    checks += from_s3
+    policy = None
+    if any(node.buckets is not None and node.buckets.denied for node in nodes):
+        policy = minimal_policy(remote_places(config))
+    readable = not any(one.verdict == "fail" for one in checks)
+    if isinstance(config, TrainConfig):
+        checks += _ask_doctor(config) if readable else [_unasked()]
+    checks += [*check_answers(nodes), *room]
+    checks += _check_nodes(config, nodes, readable=readable)
+    return Preflight(tuple(checks), policy)
+
+
+def preflight_there(order: Order, jobs: Jobs) -> Preflight:
+    """What can be seen from here, then a short job that makes the other checks on the cluster."""
+    config, checks = _read(order)
+    try:
+        check_working_dir(order)
+    except ConfigError as error:
+        checks.append(fail("working directory", str(error)))
+    checks.append(check_ray(jobs.ray_version))
+    if config is not None:
+        checks += check_sent(local_places(config), order.working_dir)
+    mine = Preflight(tuple(checks))
+    if config is None or _nothing_may_be_sent(mine):
+        return mine
+    command = [order.python, "-m", "urbandet_ray.cli", "preflight", order.kind, *order.settings]
+    command += ["--address", "auto", "--json"]
+    try:
+        answer = jobs.ask(order, shlex.join(command), name="preflight", timeout_s=TIMEOUT_S)
+        theirs = Preflight.of(answer)
+    except (UrbandetError, KeyError, TypeError) as error:
+        told = f"the checks did not run there: {error}"
+        return joined([mine, Preflight((fail("cluster", told),))])
+    rest = tuple(one for one in theirs.checks if one.name != "config")
+    return joined([mine, Preflight(rest, theirs.policy)])
+
+
+def _nothing_may_be_sent(report: Preflight) -> bool:
+    """Not even the checks: they travel as the job would."""
+    bad = {one.name for one in report.checks if one.verdict == "fail"}
+    return bool(bad & {"ray", "secrets", "working directory"})
+
+
+def _read(order: Order) -> tuple[RunConfig | None, list[Check]]:
+    """The run config, and whether it may be sent."""
+    checks: list[Check] = []
+    config: RunConfig | None = None
+    try:
+        config = order.config()
+        checks.append(ok("config", f"{order.run_config or 'the settings'} for {order.kind}"))
+    except ConfigError as error:
+        checks.append(fail("config", str(error)))
+    try:
+        check_secrets(order, config, os.environ)
+    except ConfigError as error:
+        checks.append(fail("secrets", str(error)))
+    return config, checks
+
+
+def _look(config: RunConfig, address: str | None) -> tuple[list[NodeFacts], list[Check]]:
+    """Facts of the nodes, and whether they have room."""
+    need = processes_of(config)
+    places, options = remote_places(config), _options(config)
+    wants_gpus = need is not None and bool(need.bundle.get("GPU"))
+    more = {"gpus": wants_gpus, "tensorflow": gpus_compute(config), "folder": _cache(config)}
+    if address is not None:
+        with ray_session(address):
+            nodes = look_everywhere(places, options, **more)
+            kinds, unseen = node_kinds()
+            room = [check_room(need, kinds, can_grow_unseen=unseen)] if need is not None else []
+        return nodes, room
+    ray_config = getattr(config, "ray", None)
+    store_mb = ray_config.object_store_mb if ray_config is not None else 0
+    cpus = ray_config.num_cpus if ray_config is not None else None
+    here = look_here(cpus, store_mb, places, options, **more)
+    kinds = [NodeKind("this machine", here.resources, 1, 1)]
+    room = [check_room(need, kinds, can_grow_unseen=False)] if need is not None else []
+    return [here], room
+
+
+def _options(config: RunConfig) -> S3Options:
+    return make_storage(config.storage).s3
+
+
+def _cache(config: RunConfig) -> str:
+    """Where records are kept on each node; "" where none are."""
+    if not isinstance(config, TrainConfig):
+        return ""
+    return config.cache or "~/.cache"
+
+
+def _check_nodes(config: RunConfig, nodes: list[NodeFacts], *, readable: bool) -> list[Check]:
+    need = processes_of(config)
+    size_bytes = _data_bytes(config) if readable else 0
+    checks = check_disks(nodes, size_bytes, "the records' copy")
+    checks += check_object_stores(nodes, need, object_store_bytes(config))
+    if need is not None and need.bundle.get("GPU"):
+        checks += check_gpus(nodes, tensorflow=gpus_compute(config))
+    return checks
+
+
+def _data_bytes(config: RunConfig) -> int:
+    """Records that are copied to every node: those of a training, where they are on S3."""
+    storage = make_storage(config.storage)
+    return sum(
+        info.size_bytes
+        for place in places_of(config)
+        if place.data and is_remote(place.uri)
+        for info in storage.list_files(place.uri)
+    )
+
+
+def _ask_doctor(config: TrainConfig) -> list[Check]:
+    """The doctor's findings, as the run itself will get them."""
+    from urbandet_ray.training.planning import plan_run
+
+    storage: Storage = make_storage(config.storage)
+    try:
+        findings = plan_run(config, storage).findings
+    except MissingExtraError as error:
+        return [fail("doctor", f"training cannot start there: {error}")]
+    except UrbandetError as error:
+        return [fail("plan", str(error))]
+    bad = fail if config.doctor == "refuse" else warn
+    checks = [
+        bad("doctor", f"{one.place}: {one.what} -> {one.fix}")
+        for one in findings
+        if one.severity == "error"
+    ]
+    warnings = sum(one.severity == "warning" for one in findings)
+    told = f"{warnings} warnings, which `urbandet doctor` explains" if warnings else "nothing found"
+    return checks or [(warn if warnings else ok)("doctor", told)]
+
+
+def _unasked() -> Check:
+    return warn("doctor", "not asked yet: mend what failed above first")
