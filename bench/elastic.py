@@ -47,7 +47,7 @@ from urbandet_ray.storage.run_folder import RunFolder
 
 DRIVES, DRIVE_FRAMES, INFER_SHARD = 4, 24, 4
 STEPS, CHECKPOINT_EVERY = 20, 4
-BACKLOG_FILES, BACKLOG_FRAMES, TRICKLE_FRAMES = 3, 960, 720
+BACKLOG_FILES, BACKLOG_FRAMES, TRICKLE_FILES = 3, 640, 100
 IDLE_S = 8.0
 
 Report = dict[str, Any]
@@ -197,13 +197,14 @@ def train_case(cluster: Cluster, bucket: str, folder: Path) -> Report:
 
 
 def put_backlog(folder: Path) -> None:
-    """Files that pile up, and one that trickles."""
+    """Files that pile up, and many that trickle."""
     sys.path.insert(0, str(REPOSITORY / "tests"))
     from drives import write_drive
 
     for number in range(BACKLOG_FILES):
         write_drive(folder / f"backlog-{number}.tfrecord", BACKLOG_FRAMES)
-    write_drive(folder / "trickle.tfrecord", TRICKLE_FRAMES)
+    for number in range(TRICKLE_FILES):
+        write_drive(folder / f"trickle-{number:03d}.tfrecord", SHARD_FRAMES)
 
 
 def scale_case(by: str) -> Report:
@@ -222,7 +223,9 @@ def scale_case(by: str) -> Report:
         put_backlog(folder / "records")
         wait_for_agent(cluster)
         stop = threading.Event()
-        watcher = threading.Thread(target=watch_nodes, args=(cluster, told["nodes"], stop))
+        watcher = threading.Thread(
+            target=watch_nodes, args=(cluster, told["nodes"], stop), daemon=True
+        )
         watcher.start()
         if by == "command":
             scale(cluster, "--gpu-workers", "4", "--wait")
@@ -232,17 +235,36 @@ def scale_case(by: str) -> Report:
         if by == "command":
             markers = BACKLOG_FILES * BACKLOG_FRAMES // SHARD_FRAMES
             commits = folder / "run" / "commit"
-            wait_for(lambda: len(list(commits.glob("*.json"))) >= markers, 400, "the backlog's end")
+            wait_for(
+                lambda: len(list(commits.glob("backlog-*.json"))) >= markers,
+                400,
+                "the backlog's end",
+            )
             scale(cluster, "--gpu-workers", "0")
         finish(job)
         stop.set()
         watcher.join()
         told |= json.loads(timeline.read_text())
-    during = [count for at, count in told["nodes"] if told["begun"] <= at <= told["ended"]]
-    told["most"], told["last"] = max(during), during[-1]
     told["pace"] = pace_over_time(told)
-    told["passed"] = told["most"] == 4 and told["last"] == 1
+    told["actors"] = actors_over_time(told)
+    counts = [count for _, count in told["actors"]]
+    told["most_nodes"] = max(count for _, count in told["nodes"])
+    peak = counts.index(max(counts))
+    told["first"], told["most"], told["last"] = counts[0], counts[peak], min(counts[peak:])
+    told["passed"] = (told["first"], told["most"], told["last"]) == (1, 4, 1)
     return told
+
+
+def actors_over_time(told: Report, window_s: float = 10.0) -> list[tuple[float, int]]:
+    """(seconds since the start, actors that were at work in the window around then)."""
+    spans = [(one[0] - told["begun"], one[1] - told["begun"], one[3]) for one in told["shards"]]
+    begin, end = min(span[0] for span in spans), max(span[1] for span in spans)
+    points, at = [], begin + window_s / 2
+    while at + window_s / 2 <= end:
+        low, high = at - window_s / 2, at + window_s / 2
+        points.append((at, len({actor for a, b, actor in spans if a < high and b > low})))
+        at += window_s
+    return points
 
 
 def scale(cluster: Cluster, *words: str) -> None:
@@ -293,7 +315,13 @@ def draw(cases: list[Report], path: Path) -> None:
         nodes = row.twinx()
         times = [at - case["begun"] for at, _ in case["nodes"]]
         nodes.step(times, [count for _, count in case["nodes"]], color="tab:orange", where="post")
-        nodes.set(ylabel="GPU workers up", ylim=(0, 5), xlim=(min(0, *times), seconds[-1]))
+        seconds_a, actors = zip(*case["actors"], strict=True)
+        nodes.plot(seconds_a, actors, color="tab:green", marker=".", linestyle=":")
+        nodes.set(
+            ylabel="GPU workers up; actors at work (dots)",
+            ylim=(0, 5),
+            xlim=(min(0, *times), seconds[-1]),
+        )
         nodes.yaxis.label.set_color("tab:orange")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
@@ -303,7 +331,8 @@ def report(name: str, case: Report) -> str:
     """A line."""
     verdict = "passed" if case["passed"] else "FAILED"
     if name.startswith("scale"):
-        told = f"1 -> {case['most']} -> {case['last']} workers, {case['frames']} frames, "
+        steps = f"{case['first']} -> {case['most']} -> {case['last']} actors"
+        told = f"{steps} on up to {case['most_nodes']} workers, {case['frames']} frames, "
         return f"{name}: {verdict}, {told}at most {max(p for _, p in case['pace']):.0f} frames/s"
     times = f"{case['calm_s']:.0f} s undisturbed, {case['hurt_s']:.0f} s with a node lost"
     return f"{name}: {verdict}, {times}"

@@ -235,7 +235,9 @@ def _configure_ray_data() -> None:
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    context.target_max_block_size = 1 << 20  # hand a shard on as soon as it is read
+    # a shard is a block: of small ones many would go to one actor as one task, and Ray Data, which
+    # counts blocks, would see no backlog to grow the pool for
+    context.target_max_block_size = 1 << 12
     context.print_on_execution_start = False
     context.memory_usage_poll_interval_s = None  # its smaps reads hold an actor up at every task
     logging.getLogger("ray.data").setLevel(logging.ERROR)
