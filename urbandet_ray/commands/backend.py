@@ -103,7 +103,7 @@ def choose_backend(
         say(f"{kept.uri}, {kept.threads} threads, batches of {kept.batch_size}: chosen before")
         return kept
     found = candidates(config.model.uri, storage)
-    say(f"measuring {', '.join(found.uris) or 'nothing'}: once, a minute or two")
+    say(f"measuring {', '.join(found.uris) or 'nothing'}: once, some minutes")
     jobs = {name: partial(_job, config, uri, storage, labels) for name, uri in found.uris.items()}
     with ray_session(
         config.ray.address,
@@ -115,6 +115,9 @@ def choose_backend(
             _sample(sources, storage, config.draw.truth),
             gpus=config.actors.gpus,
             batch_size=config.batch_size,
+            on_trial=lambda trial: say(
+                ", ".join(_row(trial)[:3]) + f": {trial.frames_per_s:.1f}/s"
+            ),
         )
     left_out = found.left_out | dict(tuning.failed)
     say(to_table(tuning, left_out))
