@@ -2,12 +2,18 @@
 # make test    everything set up, then all tests
 # make check   format, lint, types, import contracts, tests: what CI runs
 # make lock    resolve pyproject.toml anew into requirements/*.lock
+# make images REGISTRY=...            the Ray nodes' images, built and pushed (docs/cluster.md)
+# make sagemaker-images REGISTRY=...  SageMaker's, made of those (docs/sagemaker.md)
 
 PYTHON ?= python3.11
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: demo test check lint lock clean
+TARGETS := cpu cuda
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+INTO = $(or $(REGISTRY),$(error REGISTRY is not given: where the images go, as in REGISTRY=ACCOUNT.dkr.ecr.REGION.amazonaws.com))
+
+.PHONY: demo test check lint lock images sagemaker-images $(TARGETS:%=image-%) $(TARGETS:%=sagemaker-image-%) clean
 .DELETE_ON_ERROR:
 
 demo: .venv/core
@@ -52,6 +58,19 @@ lock: .venv/made
 	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements/odapi.lock
 	$(BIN)/uv pip compile cluster/cuda.in --python-version 3.11 --python-platform linux \
 	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file cluster/cuda.lock
+
+images: $(TARGETS:%=image-%)
+
+$(TARGETS:%=image-%): image-%:
+	docker build --platform linux/amd64 --file cluster/Dockerfile --target $* --tag $(INTO)/urbandet-ray:$(VERSION)-$* .
+	docker push $(INTO)/urbandet-ray:$(VERSION)-$*
+
+sagemaker-images: $(TARGETS:%=sagemaker-image-%)
+
+$(TARGETS:%=sagemaker-image-%): sagemaker-image-%:
+	docker build --platform linux/amd64 --build-arg IMAGE=$(INTO)/urbandet-ray:$(VERSION)-$* \
+	  --tag $(INTO)/urbandet-sagemaker:$(VERSION)-$* - < cluster/sagemaker.Dockerfile
+	docker push $(INTO)/urbandet-sagemaker:$(VERSION)-$*
 
 clean:
 	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

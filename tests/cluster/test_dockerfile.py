@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import subprocess
 from importlib.metadata import requires
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,6 +63,37 @@ def test_a_source_missing_from_dockerignore_is_caught() -> None:
     """What is not let through does not reach the build."""
     ignore = (CLUSTER / "Dockerfile.dockerignore").read_text().replace("!configs\n", "")
     assert any("keeps configs from the build" in found for found in problems(TEXT, ignore))
+
+
+def make(*words: str) -> "subprocess.CompletedProcess[str]":
+    """What make would run."""
+    command = ["make", "--dry-run", *words]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+def test_make_builds_and_pushes_each_target() -> None:
+    """Those of the Dockerfile, and SageMaker's of each; every image that is built is pushed."""
+    done = make("images", "sagemaker-images", "REGISTRY=registry.example")
+    lines = done.stdout.replace("\\\n", " ").splitlines()
+    assert done.returncode == 0, done.stderr
+    built = [line for line in lines if line.startswith("docker build ")]
+    targets = re.findall(r"--file cluster/Dockerfile --target (\S+)", done.stdout)
+    assert targets == ["cpu", "cuda"]
+    assert set(targets) <= set(re.findall(r"^FROM \S+ AS (\S+)$", TEXT, re.M))
+    tags = [re.findall(r"--tag (\S+)", line)[0] for line in built]
+    assert tags == [line.split()[-1] for line in lines if line.startswith("docker push ")]
+    bases = re.findall(r"--build-arg (\w+)=(\S+)", done.stdout)
+    sagemaker = (CLUSTER / "sagemaker.Dockerfile").read_text(encoding="utf-8")
+    assert {name for name, _ in bases} == set(re.findall(r"^ARG (\w+)$", sagemaker, re.M))
+    assert [base for _, base in bases] == tags[:2]
+    assert done.stdout.count("- < cluster/sagemaker.Dockerfile") == len(targets)
+
+
+def test_make_asks_where_the_images_go() -> None:
+    """Before it builds for half an hour."""
+    done = make("images", "REGISTRY=")
+    assert done.returncode != 0
+    assert "REGISTRY is not given: where the images go" in done.stderr
 
 
 def test_the_image_has_the_locks_that_make_test_has() -> None:

@@ -122,6 +122,41 @@ def test_no_such_folder(server: S3Server) -> None:
     assert f"fail  input s3://{BUCKET}/drivs: no file is at or below" in line
 
 
+def test_an_empty_folder(server: S3Server) -> None:
+    """Is said to be one: there is nothing to read."""
+    storage = Storage(server.options)
+    storage.write_bytes(f"s3://{BUCKET}/empty/.keep", b"")
+    (line,) = failures(check_places([Place("input", f"s3://{BUCKET}/empty")], server.options))
+    assert line == f"fail  input s3://{BUCKET}/empty: s3://{BUCKET}/empty is an empty folder"
+    storage.delete(f"s3://{BUCKET}/empty/.keep")
+
+
+def test_a_checkpoint_may_be_a_prefix(server: S3Server) -> None:
+    """Its .index is the key; the folder of several will do too."""
+    storage = Storage(server.options)
+    names = [f"s3://{BUCKET}/m/ckpt-0{end}" for end in (".index", ".data-00000-of-00001")]
+    for name in names:
+        storage.write_bytes(name, b"x")
+    places = [
+        Place("fine_tune.checkpoint", f"s3://{BUCKET}/m{end}", checkpoint=True)
+        for end in ("/ckpt-0", "", "/ckpt-1")
+    ]
+    (line,) = failures(check_places(places, server.options))
+    assert line.startswith(f"fail  fine_tune.checkpoint s3://{BUCKET}/m/ckpt-1: no file is at or")
+    for name in names:
+        storage.delete(name)
+
+
+def test_a_place_without_a_bucket_is_one_line(server: S3Server) -> None:
+    """The others are tried all the same."""
+    places = [Place("output", "s3://drive.mp4", write=True), READ]
+    (line,) = failures(check_places(places, server.options))
+    assert line.startswith("fail  output s3://drive.mp4: 's3:' is no S3 URI")
+    assert json.loads(minimal_policy(places))["Statement"][0]["Resource"] == [
+        f"arn:aws:s3:::{BUCKET}"
+    ]
+
+
 def without(*actions: str) -> dict[str, Any]:
     """The smallest policy of both places, less some actions."""
     policy: dict[str, Any] = json.loads(minimal_policy([READ, WRITE]))

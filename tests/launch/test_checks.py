@@ -1,15 +1,20 @@
 """Rooms, versions, disks and GPUs: facts in, one line out."""
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from typer.testing import CliRunner
 
+from urbandet_ray.cli.cluster import app
+from urbandet_ray.commands.preflight import preflight_there
 from urbandet_ray.config import EvalConfig, InferConfig, TrainConfig, VideoConfig, load_config
 from urbandet_ray.launch.checks import Check, Preflight, fail, ok
-from urbandet_ray.launch.needs import Need, places_of, processes_of, results_of
+from urbandet_ray.launch.needs import Need, Place, places_of, processes_of, results_of
 from urbandet_ray.launch.nodes import HEAD as HEAD_NAME
 from urbandet_ray.launch.nodes import GpuFacts, NodeFacts
+from urbandet_ray.launch.order import Order
 from urbandet_ray.launch.preflight import (
     check_disks,
     check_gpus,
@@ -85,6 +90,14 @@ def test_what_runs_read_and_write() -> None:
     assert [one.key for one in places_of(infer)] == ["input", "output"]
     score = EvalConfig(run="s3://b/run", truth="s3://b/data")
     assert [(one.key, one.write) for one in places_of(score)] == [("truth", False), ("run", True)]
+    tune = {"checkpoint": "s3://b/m/ckpt-0", "labels": "s3://b/m/classes.txt"}
+    tuned = TrainConfig(output="s3://b/run", fine_tune={**tune, "mapping": "s3://b/m/map.yaml"})
+    assert [(one.key, one.checkpoint) for one in places_of(tuned)] == [
+        ("fine_tune.labels", False),
+        ("fine_tune.mapping", False),
+        ("fine_tune.checkpoint", True),
+        ("output", False),
+    ]
     video = VideoConfig(run="s3://b/run", output="s3://b/run/drive.mp4")
     assert places_of(video)[-1].folder == "s3://b/run"
     assert results_of(score) == "s3://b/run/metrics.json"
@@ -205,6 +218,43 @@ def test_local_places_of_a_job() -> None:
     assert [str(one)[:4] for one in check_sent(places_of(sent), REPOSITORY)] == ["warn"]
     (gone,) = check_local(places_of(shared))
     assert str(gone) == "fail  input /shared/test: is not there"
+
+
+@pytest.mark.parametrize(("install", "timeout_s"), [(False, 300), (True, 2100)])
+def test_checks_on_a_cluster_wait_for_their_packages(install: bool, timeout_s: float) -> None:
+    """Their job installs what the run's would."""
+    asked: list[float] = []
+
+    class Cluster:
+        ray_version = version("ray")
+
+        def ask(self, *_: object, timeout_s: float, **__: object) -> dict[str, object]:
+            asked.append(timeout_s)
+            return {"checks": [], "policy": None}
+
+    overrides = ("input=s3://b/a", "output=s3://b/run")
+    order = Order("infer", "configs/runs/infer.yaml", overrides, REPOSITORY, install=install)
+    assert preflight_there(order, Cluster()).failed == 0  # type: ignore[arg-type]
+    assert asked == [timeout_s]
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_failed_check_is_an_exit_code(form: tuple[str, ...]) -> None:
+    """In either form."""
+    done = CliRunner().invoke(app, ["preflight", "infer", "inptu=a", *form])
+    assert done.exit_code == 3
+    assert "did you mean 'input'" in done.output
+
+
+def test_a_checkpoint_may_be_a_prefix(tmp_path: Path) -> None:
+    """Its .index is the file; a prefix that has none is not there."""
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "ckpt-0.index").touch()
+    for name, problems in (("ckpt-0", 0), ("ckpt-1", 1)):
+        sent = Place("fine_tune.checkpoint", f"m/{name}", checkpoint=True)
+        assert len(check_sent([sent], tmp_path)) == problems
+        local = Place("fine_tune.checkpoint", f"{tmp_path}/m/{name}", checkpoint=True)
+        assert len(check_local([local])) == problems
 
 
 def test_a_report_reads_as_lines_and_travels_as_json() -> None:

@@ -114,6 +114,14 @@ def test_a_key_in_the_yaml_is_refused(tmp_path: Path) -> None:
         check_secrets(order, order.config(), {})
 
 
+def test_a_key_in_a_list_of_the_yaml_is_refused(tmp_path: Path) -> None:
+    """As deep as it may lie."""
+    (tmp_path / "run.yaml").write_text(f"output: b\nfreeze: [FeatureExtractor, {AWS_SECRET}]\n")
+    order = Order("train", "run.yaml", (), tmp_path)
+    with pytest.raises(ConfigError, match="freeze holds what looks like an AWS secret key"):
+        check_secrets(order, order.config(), {})
+
+
 def test_only_the_listed_variables_travel() -> None:
     """Where S3 is, not who asks."""
     environ = {
@@ -192,7 +200,9 @@ def test_the_working_directory_must_hold_the_job_and_its_config(tmp_path: Path) 
 
 def test_installing_goes_by_the_lock_files() -> None:
     """With their hashes; the spec holds their digest, not the files."""
-    pip = runtime_env(replace(INFER, install=True), {})["pip"]
+    env = runtime_env(replace(INFER, install=True), {})
+    assert env["config"] == {"setup_timeout_seconds": 1800}  # Ray's own 600 s are too few
+    pip = env["pip"]
     assert "--require-hashes" in pip["pip_install_options"]
     *files, digest = pip["packages"]
     assert [line.rpartition("/")[2] for line in files] == ["all.lock", "odapi.lock"]

@@ -277,15 +277,14 @@ def test_another_ray_is_said_before_anything_is_sent(old_cluster: str) -> None:
     assert line.startswith("fail  ray: the cluster runs Ray 2.9.3, this side 2.60.0")
 
 
-def test_nothing_answers(tmp_path: Path) -> None:
+def test_nothing_answers() -> None:
     """Soon, and by a message."""
-    del tmp_path
     with pytest.raises(RunError, match=r"no Ray cluster answers at http://127\.0\.0\.1:9 "):
         Jobs("http://127.0.0.1:9")
 
 
-def test_packages_of_the_lock_are_installed_where_asked_for(tmp_path: Path) -> None:
-    """The same order from a folder without lock files is refused."""
+def test_packages_cannot_be_installed_without_lock_files(tmp_path: Path) -> None:
+    """The order is refused before anything is sent."""
     shutil.copytree(REPOSITORY / "jobs", tmp_path / "jobs")
     from urbandet_ray.errors import ConfigError
     from urbandet_ray.launch.order import runtime_env

@@ -94,13 +94,13 @@ def preflight(
     else:
         report = preflight_here(order, where)
     typer.echo(report.to_json() if as_json else report.to_text())
-    raise typer.Exit(EXIT_FAILED if report.failed and not as_json else 0)
+    raise typer.Exit(EXIT_FAILED if report.failed else 0)
 
 
 @app.command()
 def scale(
     gpu_workers: Annotated[
-        int | None, typer.Option(min=0, help="At least so many; 0 takes the request back.")
+        int | None, typer.Option(min=0, help="At least so many; one that is not given is 0.")
     ] = None,
     cpu_workers: Annotated[int | None, typer.Option(min=0, help="The same without GPU.")] = None,
     address: Annotated[
@@ -112,7 +112,10 @@ def scale(
     working_dir: WorkingDir = Path(),
     python: Python = "python",
 ) -> None:
-    """So many workers of a running cluster; without numbers what is up, pending or infeasible."""
+    """So many workers of a running cluster; without numbers what is up, pending or infeasible.
+
+    A request stands until the next one, which replaces it; 0 takes it back.
+    """
     from urbandet_ray.commands.scale import scale_here, scale_there
     from urbandet_ray.launch.jobs import Jobs
 

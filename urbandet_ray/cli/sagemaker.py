@@ -72,32 +72,29 @@ def train(
     """Start a training job with the run config of `urbandet train`; asks with its price first."""
     from urbandet_ray.commands.sagemaker import train as work
     from urbandet_ray.config import TrainConfig
-    from urbandet_ray.launch.sagemaker.request import Machines
 
     values = given(data=data, pipeline=pipeline, steps=steps)
     loaded = load(
         TrainConfig, config, {"output": "-", **values} if config is None else values, settings
     )
     wait = (max_wait or 2 * hours) if spot else None
-    machines = Machines(
-        instance, count, volume_gb, hours, wait, tuple(subnet or ()), tuple(security_group or ())
-    )
-    started = work(
-        loaded,
+    size = {"count": count, "volume_gb": volume_gb, "hours": hours, "spot_wait_hours": wait}
+    machines = _machines(instance, subnet, security_group, **size)
+    _start(
+        work,
         _order(image, role, out, machines, region, price, name, tag),
+        yes,
+        config=loaded,
         storage=_storage(region),
-        say=typer.echo,
-        confirm=_confirm(yes),
         pretrained=pretrained,
         checkpoints=checkpoints,
         optimized=optimized,
     )
-    raise typer.Exit(0 if started else 1)
 
 
 @app.command()
 def status(name: Job, region: Region = None) -> None:
-    """How a training job is: metrics, times, places, why it failed."""
+    """How a training or processing job is: metrics, times, places, why it failed."""
     from urbandet_ray.commands.sagemaker import status as work
 
     typer.echo(work(name, region).to_text())
@@ -109,7 +106,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", help="Until the job ends.")] = False,
     region: Region = None,
 ) -> None:
-    """What a training job's hosts have printed."""
+    """What the hosts of a training or processing job have printed."""
     from urbandet_ray.commands.sagemaker import follow_logs
 
     follow_logs(name, region, follow=follow, say=typer.echo)
@@ -130,7 +127,7 @@ def fetch(
 
 @app.command()
 def stop(name: Job, region: Region = None) -> None:
-    """Stop a training job; it resumes from its checkpoints when started again."""
+    """Stop a training or processing job; a training resumes from its checkpoints."""
     from urbandet_ray.commands.sagemaker import stop as work
 
     typer.echo(work(name, region))
@@ -155,23 +152,10 @@ def deploy(
 ) -> None:
     """An endpoint that takes a JPEG and answers its best boxes; costs until it is deleted."""
     from urbandet_ray.commands.sagemaker import deploy as work
-    from urbandet_ray.launch.sagemaker.request import Machines
 
-    machines = Machines(
-        instance,
-        count,
-        subnets=tuple(subnet or ()),
-        security_groups=tuple(security_group or ()),
-    )
-    started = work(
-        _order(image, role, "", machines, region, price, name, tag),
-        model,
-        score_min=score_min,
-        most=max_detections,
-        say=typer.echo,
-        confirm=_confirm(yes),
-    )
-    raise typer.Exit(0 if started else 1)
+    machines = _machines(instance, subnet, security_group, count=count)
+    order = _order(image, role, "", machines, region, price, name, tag)
+    _start(work, order, yes, model=model, score_min=score_min, most=max_detections)
 
 
 @app.command()
@@ -205,25 +189,26 @@ def batch_infer(
 ) -> None:
     """Infer records in S3 as a processing job, with the pipeline of `urbandet infer`."""
     from urbandet_ray.commands.sagemaker import batch as work
+
+    machines = _machines(instance, subnet, security_group, volume_gb=volume_gb, hours=hours)
+    order = _order(image, role, out, machines, region, price, name, tag)
+    _start(work, order, yes, records=records, model=model, settings=tuple(settings or ()))
+
+
+def _start(work: Any, order: Any, yes: bool, **asked: Any) -> None:
+    """Start what costs, once its price is agreed to; exit code 1 where it is not."""
+    confirm = (lambda _: True) if yes else typer.confirm
+    started = work(order=order, say=typer.echo, confirm=confirm, **asked)
+    raise typer.Exit(0 if started else 1)
+
+
+def _machines(
+    instance: str, subnet: list[str] | None, security_group: list[str] | None, **size: Any
+) -> Any:
     from urbandet_ray.launch.sagemaker.request import Machines
 
-    machines = Machines(
-        instance,
-        1,
-        volume_gb,
-        hours,
-        subnets=tuple(subnet or ()),
-        security_groups=tuple(security_group or ()),
-    )
-    started = work(
-        _order(image, role, out, machines, region, price, name, tag),
-        records,
-        model=model,
-        settings=tuple(settings or ()),
-        say=typer.echo,
-        confirm=_confirm(yes),
-    )
-    raise typer.Exit(0 if started else 1)
+    subnets, groups = tuple(subnet or ()), tuple(security_group or ())
+    return Machines(instance, **size, subnets=subnets, security_groups=groups)
 
 
 def _order(
@@ -252,7 +237,3 @@ def _storage(region: str | None) -> Any:
     from urbandet_ray.cli.options import open_storage
 
     return open_storage(None, region, None)
-
-
-def _confirm(yes: bool) -> Any:
-    return (lambda _: True) if yes else typer.confirm

@@ -15,16 +15,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from urbandet_ray.commands.access import read_labels
 from urbandet_ray.errors import InputError, LabelError, RecordError, StorageError
 from urbandet_ray.frames import Frame, Truth
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.images import image_size, sniff_format
 from urbandet_ray.records.writer import write_frames
 from urbandet_ray.storage import Storage, is_remote, join_uri
+
+Row = tuple[int, dict[str, Any]]
 
 KIND = "groundtruth/object-detection"
 _TOLERANCE_PX = 1.0
@@ -96,7 +99,7 @@ def convert_manifest(
         progress: told (lines done, lines).
 
     Raises:
-        InputError: lines that cannot be used, by number.
+        InputError: lines that cannot be used, by number; or a file is in the way.
         LabelError: a class that `labels` does not have, or another name for the same number.
         NotFoundError: no manifest.
     """
@@ -104,41 +107,74 @@ def convert_manifest(
     attribute = attribute or _only_attribute(rows, manifest)
     class_map = _class_map(rows, attribute, manifest)
     label_map = labels or LabelMap({n + 1: name for n, name in sorted(class_map.items())})
+    target = out / f"{name or PurePosixPath(manifest).name.split('.')[0]}.tfrecord"
+    path = out / "label_map.pbtxt"
+    _refuse_to_replace(target, path, label_map, storage)
     ids = {number: label_map.id_of(name) for number, name in class_map.items()}
-    bad: list[str] = []
-    counts = dict.fromkeys(class_map.values(), 0)
+    reading = _Reading(manifest, attribute, class_map, ids, storage)
+    written = write_frames(reading.frames(rows, progress, skip_bad=skip_bad), target)
+    if not path.exists():
+        storage.write_bytes(str(path), label_map.to_pbtxt().encode())
+    return ManifestReport({str(target): written}, str(path), reading.counts, reading.bad)
 
-    def frames() -> Iterator[Frame]:
-        seen: set[str] = set()
+
+def _refuse_to_replace(target: Path, path: Path, label_map: LabelMap, storage: Storage) -> None:
+    """Raises InputError where the records, or a label map of other classes, are there already."""
+    if target.exists():
+        raise InputError(f"{target} is there already: give another --name, or move it away")
+    if path.exists() and read_labels(str(path), storage) != label_map:
+        raise InputError(
+            f"{path} is there already, with other classes: keep its ids with --labels {path}, or "
+            "write to another folder"
+        )
+
+
+@dataclass
+class _Reading:
+    """A manifest as it is read.
+
+    Attributes:
+        ids: what to write for each class number.
+        bad: what is wrong with the lines that could not be used.
+        counts: boxes of the frames that were given, by class.
+    """
+
+    manifest: str
+    attribute: str
+    class_map: Mapping[int, str]
+    ids: Mapping[int, int]
+    storage: Storage
+    bad: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.counts = dict.fromkeys(self.class_map.values(), 0)
+
+    def frames(
+        self, rows: Sequence[Row], progress: Callable[[int, int], None], *, skip_bad: bool
+    ) -> Iterator[Frame]:
+        """The frames of the lines that can be used.
+
+        Raises:
+            InputError: at the end, where others cannot and may not be left out, or none can.
+        """
+        images: set[str] = set()
         keys: set[str] = set()
         for done, (line, row) in enumerate(rows, start=1):
             progress(done, len(rows))
             try:
-                found = _annotation(line, row, attribute, class_map, manifest)
-                frame = _frame(found, ids, class_map, storage, seen)
-                if frame.frame_key in keys:  # of another folder
-                    frame = replace(frame, frame_key=f"{frame.frame_key}-{line}")
-                keys.add(frame.frame_key)
+                found = _annotation(line, row, self.attribute, self.class_map, self.manifest)
+                frame = _frame(found, self.ids, self.class_map, self.storage, images)
             except (InputError, StorageError) as error:
-                bad.append(f"{manifest}:{line}: {error}")
+                self.bad.append(f"{self.manifest}:{line}: {error}")
                 continue
+            if frame.frame_key in keys:  # of another folder
+                frame = replace(frame, frame_key=f"{frame.frame_key}-{line}")
+            keys.add(frame.frame_key)
             for _, number in found.boxes:
-                counts[class_map[number]] += 1
+                self.counts[self.class_map[number]] += 1
             yield frame
-        if bad and not skip_bad:
-            raise InputError(_told(bad))
-
-    target = out / f"{name or PurePosixPath(manifest).name.split('.')[0]}.tfrecord"
-    written = write_frames(frames(), target)
-    if not written:
-        target.unlink()
-        raise InputError(_told(bad) if bad else f"{manifest} has no lines")
-    path = out / "label_map.pbtxt"
-    path.write_text(label_map.to_pbtxt(), "utf-8")
-    return ManifestReport({str(target): written}, str(path), counts, bad)
-
-
-Row = tuple[int, dict[str, Any]]
+        if self.bad and not (skip_bad and keys):
+            raise InputError(_told(self.bad))
 
 
 def _read_rows(manifest: str, storage: Storage) -> list[Row]:

@@ -16,7 +16,10 @@ Config = TypeVar("Config", bound=BaseModel)
 
 
 def run_job(
-    kind: type[Config], arguments: Sequence[str], work: Callable[[Config], tuple[str, int]]
+    kind: type[Config],
+    arguments: Sequence[str],
+    work: Callable[[Config], tuple[str, int]],
+    on_error: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Read the config, do the work, print what it says.
 
@@ -24,6 +27,7 @@ def run_job(
         kind: the config's class.
         arguments: an optional YAML path first, then `key=value` overrides.
         work: does it; returns the text to print and the exit code.
+        on_error: told the message of an error, beside the log.
 
     Returns:
         The exit code; 1 after an error, which is printed as one message.
@@ -34,6 +38,7 @@ def run_job(
         text, code = work(load_config(kind, path, overrides))
     except UrbandetError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)  # the log of a job
+        on_error(str(error))
         return 1
     print(text, flush=True)  # the log of a job
     return code

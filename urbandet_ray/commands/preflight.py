@@ -22,7 +22,13 @@ from urbandet_ray.launch.needs import (
     remote_places,
 )
 from urbandet_ray.launch.nodes import NodeFacts, look_everywhere, look_here, node_kinds
-from urbandet_ray.launch.order import Order, RunConfig, check_secrets, check_working_dir
+from urbandet_ray.launch.order import (
+    INSTALL_TIMEOUT_S,
+    Order,
+    RunConfig,
+    check_secrets,
+    check_working_dir,
+)
 from urbandet_ray.launch.preflight import (
     check_answers,
     check_buckets,
@@ -88,8 +94,9 @@ def preflight_there(order: Order, jobs: Jobs) -> Preflight:
         return mine
     command = [order.python, "-m", "urbandet_ray.cli", "preflight", order.kind, *order.settings]
     command += ["--address", "auto", "--json"]
+    timeout_s = TIMEOUT_S + (INSTALL_TIMEOUT_S if order.install else 0)
     try:
-        answer = jobs.ask(order, shlex.join(command), name="preflight", timeout_s=TIMEOUT_S)
+        answer = jobs.ask(order, shlex.join(command), name="preflight", timeout_s=timeout_s)
         theirs = Preflight.of(answer)
     except (UrbandetError, KeyError, TypeError) as error:
         told = f"the checks did not run there: {error}"

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from urbandet_ray.config.training import TrainConfig
+from urbandet_ray.config import InferConfig, TrainConfig, load_config
 from urbandet_ray.errors import ConfigError, NotFoundError, RunError
+from urbandet_ray.launch.jobs import Say
 from urbandet_ray.launch.sagemaker import account, hosting
 from urbandet_ray.launch.sagemaker.price import Estimate, Use, hourly_price
 from urbandet_ray.launch.sagemaker.request import Machines, TrainingJob, hyperparameters_of
+from urbandet_ray.launch.secrets import refuse_secrets
 from urbandet_ray.models.archives import unpack
+from urbandet_ray.models.classes import builtin_mappings
 from urbandet_ray.models.zoo import model_config_path
 from urbandet_ray.storage import Storage, is_remote, join_uri
 
-Say = Callable[[str], None]
 Confirm = Callable[[str], bool]
 
 _LOOK_EVERY_S = 15.0
@@ -58,7 +62,8 @@ def train(
 ) -> str:
     """Start a training job, once the person has agreed to its price.
 
-    A pipeline.config, label map or mapping of this machine is copied to S3 for it.
+    A pipeline.config of this machine is copied to S3 for it; label maps, a mapping and a checkpoint
+    have to be there.
 
     Args:
         storage: writes them.
@@ -73,7 +78,7 @@ def train(
     Raises:
         UrbandetError: what is wrong, before anything costs.
     """
-    name = order.name or f"urbandet-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = _name(order)
     if config.data is None:
         raise ConfigError("a job needs data: s3://BUCKET/PREFIX with train/, val/, label_map.pbtxt")
     channels = {"data": config.data}
@@ -103,30 +108,45 @@ def train(
     return name
 
 
-def status(name: str, region: str | None) -> account.JobStatus:
-    """How a training job is."""
-    return account.describe_training_job(name, region)
+def status(name: str, region: str | None) -> account.JobStatus | hosting.BatchStatus:
+    """How a training job is, or a processing job where no training job has the name.
+
+    Raises:
+        NotFoundError: there is neither.
+    """
+    try:
+        return account.describe_training_job(name, region)
+    except NotFoundError as training:
+        try:
+            return hosting.describe_processing_job(name, region)
+        except NotFoundError:
+            raise training from None
 
 
 def stop(name: str, region: str | None) -> str:
-    """Stop a training job; what to say."""
-    told = account.describe_training_job(name, region)
+    """Stop a training or processing job; what to say."""
+    told = status(name, region)
     if told.has_ended:
         return f"{name} has ended already: {told.status}"
+    if isinstance(told, hosting.BatchStatus):
+        hosting.stop_processing_job(name, region)
+        return f"{name} is stopping; a processing job does not resume"
     account.stop_training_job(name, region)
-    return f"{name} is stopping; its checkpoints stay at {told.checkpoints}"
+    return f"{name} is stopping; its checkpoints stay at {told.run or told.checkpoints}"
 
 
 def follow_logs(name: str, region: str | None, *, follow: bool, say: Say) -> None:
     """Print a job's log; with `follow` until it ends."""
     seen: dict[str, str] = {}
+    ended = False
     while True:
-        told = account.describe_training_job(name, region)  # before the last look at the log
-        for line in account.log_lines(name, region, seen):
+        told = status(name, region)  # before the last look at the log
+        for line in account.log_lines(name, told.log_group, region, seen):
             say(line)
-        if not follow or told.has_ended:
-            say(f"{name}: {told.status} ({told.detail})")
+        if not follow or ended:
+            say(told.to_text().partition("\n")[0])
             return
+        ended = told.has_ended  # CloudWatch is behind: one more look after the end
         time.sleep(_LOOK_EVERY_S)
 
 
@@ -137,18 +157,15 @@ def fetch(name: str, out: Path, region: str | None, storage: Storage) -> list[st
         RunError: the job is not completed, or something is at `out` already.
         ModelError: the archive is damaged, or not safe to unpack.
     """
-    told = account.describe_training_job(name, region)
-    if not told.artifact:
-        reason = f": {told.reason}" if told.reason else ""
-        raise RunError(f"{name} has no model: it is {told.status} ({told.detail}){reason}")
+    artifact = _artifact(name, region)
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise RunError(f"{out} is there already: give another --out, or move it away")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".fetch-") as scratch:
         archive, unpacked = Path(scratch) / "model.tar.gz", Path(scratch) / "model"
-        storage.download_file(told.artifact, archive)
+        storage.download_file(artifact, archive)
         unpacked.mkdir()
-        unpack(archive, unpacked, told.artifact)
+        unpack(archive, unpacked, artifact)
         if out.is_dir():
             out.rmdir()
         shutil.move(unpacked, out)
@@ -166,16 +183,11 @@ def deploy(
     Returns:
         The endpoint's name; "" where nothing was started.
     """
-    if not is_remote(model):
-        told = account.describe_training_job(model, order.region)
-        if not told.artifact:
-            raise RunError(f"{model} has no model: it is {told.status} ({told.detail})")
-        model = told.artifact
     endpoint = hosting.Endpoint(
-        name=order.name or f"urbandet-{time.strftime('%Y%m%d-%H%M%S')}",
+        name=_name(order),
         image=order.image,
         role=order.role,
-        artifact=model,
+        artifact=model if is_remote(model) else _artifact(model, order.region),
         machines=order.machines,
         score_min=score_min,
         most=most,
@@ -197,9 +209,18 @@ def batch(
     say: Say,
     confirm: Confirm,
 ) -> str:
-    """Infer records in S3 as a processing job; its name, "" where nothing was started."""
+    """Infer records in S3 as a processing job; its name, "" where nothing was started.
+
+    Args:
+        settings: `key=value` overrides of the run config.
+
+    Raises:
+        ConfigError: they do not fit, or hold a secret.
+    """
+    load_config(InferConfig, None, [f"input={records}", f"output={order.out}", *settings])
+    refuse_secrets(settings, os.environ)
     job = hosting.ProcessingJob(
-        name=order.name or f"urbandet-{time.strftime('%Y%m%d-%H%M%S')}",
+        name=_name(order),
         image=order.image,
         role=order.role,
         records=records,
@@ -222,6 +243,24 @@ def delete(name: str, region: str | None) -> str:
     if not gone:
         raise NotFoundError(f"there is no endpoint, endpoint config or model {name}")
     return f"deleted: {', '.join(gone)} {name}"
+
+
+def _name(order: Order) -> str:
+    """As given, else of the time; two commands of one second get two."""
+    return order.name or f"urbandet-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+
+
+def _artifact(name: str, region: str | None) -> str:
+    """Where a completed job's model.tar.gz is.
+
+    Raises:
+        RunError: the job has none.
+    """
+    told = account.describe_training_job(name, region)
+    if not told.artifact:
+        reason = f": {told.reason}" if told.reason else ""
+        raise RunError(f"{name} has no model: it is {told.status} ({told.detail}){reason}")
+    return told.artifact
 
 
 def _agreed(order: Order, use: Use, hours: float | None, say: Say, confirm: Confirm) -> bool:
@@ -250,7 +289,7 @@ def _files_to_bring(config: TrainConfig) -> tuple[TrainConfig, list[Path]]:
     """The config with names for the files of this machine, and those files.
 
     Raises:
-        ConfigError: a checkpoint of this machine.
+        ConfigError: a checkpoint, label map or mapping of this machine.
         NotFoundError: a file is not there.
     """
     tree = config.model_dump(mode="json", exclude_unset=True)
@@ -269,8 +308,10 @@ def _files_to_bring(config: TrainConfig) -> tuple[TrainConfig, list[Path]]:
             tree["pipeline"] = path.name
         else:
             model_config_path(config.pipeline.removesuffix(".config"))  # or it is not there
-    for place, key in ((tree, "labels"), (tree.get("fine_tune", {}), "labels")):
-        given = place.get(key)
+    named = {"labels": config.labels, "fine_tune.labels": config.fine_tune.labels}
+    if config.fine_tune.mapping not in builtin_mappings():
+        named["fine_tune.mapping"] = config.fine_tune.mapping
+    for key, given in named.items():
         if given and not is_remote(given):
-            raise ConfigError(f"labels is {given}: copy it to S3 and give its s3:// place")
+            raise ConfigError(f"{key} is {given}: copy it to S3 and give its s3:// place")
     return TrainConfig.model_validate(tree), files

@@ -3,6 +3,7 @@
     /opt/ml/processing/input/records    the records
     /opt/ml/processing/input/model      a model.tar.gz, unpacked here, or a model's folder; optional
     /opt/ml/processing/output           the run folder, which SageMaker copies to S3
+    /opt/ml/output/message              why it failed: SageMaker shows the beginning
 
 Its arguments are `key=value` overrides of the run config (config/runs.py).
 """
@@ -20,6 +21,7 @@ from urbandet_ray.commands.infer import infer
 from urbandet_ray.commands.jobs import run_job
 from urbandet_ray.commands.serve import find_model
 from urbandet_ray.config import InferConfig
+from urbandet_ray.launch.sagemaker.container import FAILURE_CHARACTERS
 from urbandet_ray.launch.sagemaker.hosting import PROCESSING_ROOT
 from urbandet_ray.models.archives import unpack
 
@@ -30,7 +32,14 @@ def main(arguments: Sequence[str]) -> int:
     """Infer; 0 done, also with dead letters (the run folder has them), 1 failed."""
     root = Path(os.environ.get(ROOT_VARIABLE) or PROCESSING_ROOT)
     given = [f"input={root / 'input' / 'records'}", f"output={root / 'output'}"]
-    code = run_job(InferConfig, [*given, *arguments], lambda config: _work(config, root))
+
+    def leave(reason: str) -> None:
+        message = root.parent / "output" / "message"
+        message.parent.mkdir(parents=True, exist_ok=True)
+        message.write_text(reason[:FAILURE_CHARACTERS], "utf-8")
+
+    settings = [*given, *arguments]
+    code = run_job(InferConfig, settings, lambda config: _work(config, root), on_error=leave)
     return 0 if code == 3 else code
 
 

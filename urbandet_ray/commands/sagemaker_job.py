@@ -19,8 +19,11 @@ from urbandet_ray.commands.display import show_findings, train_progress
 from urbandet_ray.commands.export import export
 from urbandet_ray.commands.train import TrainReport, train
 from urbandet_ray.config import TrainConfig, load_config
-from urbandet_ray.errors import ConfigError, UrbandetError
+from urbandet_ray.errors import ConfigError, RunError, UrbandetError
 from urbandet_ray.inference.session import ray_session
+from urbandet_ray.launch.needs import processes_of
+from urbandet_ray.launch.nodes import node_kinds
+from urbandet_ray.launch.room import check_room
 from urbandet_ray.launch.sagemaker import staging
 from urbandet_ray.launch.sagemaker.container import Container, read_container
 from urbandet_ray.launch.sagemaker.entry import REASON_NAME
@@ -30,6 +33,7 @@ from urbandet_ray.models.archives import unpack
 from urbandet_ray.records.sources import list_sources, read_source
 from urbandet_ray.storage import Storage, is_remote
 from urbandet_ray.storage.run_folder import to_json
+from urbandet_ray.training.doctor.examine import find_data
 
 
 def main() -> int:
@@ -42,6 +46,7 @@ def main() -> int:
         with ray_session():
             gpus = wait_for_nodes(len(container.hosts))
             config = make_config(container, settings, gpus)
+            refuse_too_many(config)
             with train_progress() as on_notice:
                 report = train(config, on_notice=on_notice, on_findings=show_findings)
         write_model(report, settings, container)
@@ -52,6 +57,20 @@ def main() -> int:
         return 1
     sys.stdout.write(f"{report.to_text().splitlines()[0]}\n{container.model} is complete\n")
     return 0
+
+
+def refuse_too_many(config: TrainConfig) -> None:
+    """See that the hosts have room for the workers: Ray Train would wait for more for ever.
+
+    Raises:
+        RunError: they have not.
+    """
+    need = processes_of(config)
+    if need is None:
+        return
+    check = check_room(need, node_kinds()[0], can_grow_unseen=False)
+    if check.verdict == "fail":
+        raise RunError(check.text)
 
 
 def make_config(container: Container, settings: Settings, gpus: int) -> TrainConfig:
@@ -123,7 +142,7 @@ def _one_of(config: TrainConfig, count: int) -> int:
     """Validation frames that a sample of one in `count` comes to.
 
     Raises:
-        ConfigError: the records' place is only in the pipeline.config.
+        ConfigError: the records' place is only in the pipeline.config, or has none to validate by.
     """
     if config.data is None:
         raise ConfigError(
@@ -131,9 +150,15 @@ def _one_of(config: TrainConfig, count: int) -> int:
             "says how many frames to judge by"
         )
     storage = Storage()
+    records = find_data(config.data, storage).get("val records")
+    if records is None:
+        raise ConfigError(
+            f"sample_1_of_n_eval_examples: {config.data} has no val/, validation/ or eval/ to "
+            "take a sample of"
+        )
     frames = sum(
         record.frame is not None
-        for source in list_sources(f"{config.data}/val", storage)
+        for source in list_sources(records, storage)
         if source.kind == "tfrecord"
         for record in read_source(source, storage)
     )

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 
+from urbandet_ray.commands.submit import follow_job
 from urbandet_ray.inference.session import ray_session
-from urbandet_ray.launch.jobs import Jobs
+from urbandet_ray.launch.jobs import Jobs, Say
 from urbandet_ray.launch.order import Order, check_working_dir
 from urbandet_ray.launch.scaling import request_workers, standing, wait_for_workers
-
-Say = Callable[[str], None]
 
 
 def scale_here(
@@ -24,6 +22,10 @@ def scale_here(
     timeout_s: float = 900,
 ) -> None:
     """Ask the autoscaler for workers, from a machine of the cluster; without numbers only look.
+
+    Args:
+        gpu_workers, cpu_workers: they replace what was asked for before; where one is given, the
+            other one is 0 unless it is given too.
 
     Raises:
         RunError: no cluster answers, or it can never make so many.
@@ -61,4 +63,5 @@ def scale_there(
     order = Order("infer", working_dir=working_dir, python=python)
     check_working_dir(order)
     job_id = jobs.submit(order, shlex.join(words), {}, name="scale")
-    return jobs.follow(job_id, write).exit_code
+    state = follow_job(jobs, job_id, say=lambda text: write(f"{text}\n"), write=write)
+    return state.exit_code

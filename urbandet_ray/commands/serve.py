@@ -207,17 +207,18 @@ def find_model(model: str) -> tuple[str, str | None]:
 
 
 def main() -> int:
-    """Serve until SIGTERM, set up by URBANDET_* variables; 1 where the model does not load."""
+    """Serve until SIGTERM, set up by URBANDET_* variables; 1 where it cannot begin."""
     try:
         service = load_service(
             os.environ.get("URBANDET_MODEL", MODEL_FOLDER),
             score_min=float(_number("URBANDET_SCORE_MIN", 0.3)),
             most=int(_number("URBANDET_MAX_DETECTIONS", 100)),
         )
+        port = int(_number("SAGEMAKER_BIND_TO_PORT", PORT))
     except UrbandetError as error:
         sys.stderr.write(f"error: {error}\n")  # the endpoint's log
         return 1
-    server = make_server(service, port=int(_number("SAGEMAKER_BIND_TO_PORT", PORT)))
+    server = make_server(service, port=port)
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     sys.stderr.write(f"{service.name} answers at port {server.server_port}\n")
     sys.stderr.flush()

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 from urbandet_ray.commands.preflight import preflight_there
 from urbandet_ray.errors import RunError
-from urbandet_ray.launch.jobs import Jobs, JobState, dashboard_address, follow_command
+from urbandet_ray.launch.jobs import Jobs, JobState, Say, dashboard_address, follow_command
 from urbandet_ray.launch.needs import results_of
 from urbandet_ray.launch.order import Order, check_secrets, check_working_dir
-
-Say = Callable[[str], None]
 
 
 def submit(

@@ -67,7 +67,11 @@ def check_places(places: Sequence[Place], options: S3Options) -> Findings:
     looked: dict[str, Looked] = {}
     refused: set[str] = set()
     for place in places:
-        at = _location(place)
+        try:
+            at = _location(place)
+        except StorageError as error:
+            checks.append(fail(f"{place.key} {place.uri}", str(error)))
+            continue
         if at.bucket not in looked:
             looked[at.bucket] = _look(at, options)
         found = looked[at.bucket]
@@ -84,9 +88,14 @@ def check_places(places: Sequence[Place], options: S3Options) -> Findings:
 
 
 def _location(place: Place) -> S3Location:
-    """The folder or key that a place stands for, without pattern."""
+    """The folder or key that a place stands for, without pattern.
+
+    Raises:
+        StorageError: it names no bucket.
+    """
     at = parse_uri(place.folder)
-    assert isinstance(at, S3Location)
+    if not isinstance(at, S3Location):
+        raise StorageError(f"{place.folder!r} is not on S3: expected s3://BUCKET/KEY")
     return S3Location(at.bucket, split_glob(at.key)[0]) if has_glob(at.key) else at
 
 
@@ -154,7 +163,12 @@ def _check_place(place: Place, storage: Storage) -> Check:
 
 
 def _read(place: Place, storage: Storage) -> str:
-    first = next(storage.list_files(place.uri))
+    uri = place.uri
+    if place.checkpoint and storage.exists(f"{uri}.index"):  # a prefix, as training takes it
+        uri = f"{uri}.index"
+    first = next(storage.list_files(uri), None)
+    if first is None:
+        raise NotFoundError(f"{uri} is an empty folder")
     with storage.open_read(first.uri) as stream:
         stream.read(1)
     return "be listed and read"
@@ -228,7 +242,10 @@ def minimal_policy(places: Sequence[Place]) -> str:
     read: dict[str, None] = {}
     written: dict[str, None] = {}
     for place in places:
-        at = _location(place)
+        try:
+            at = _location(place)
+        except StorageError:
+            continue  # check_places says so
         buckets[f"arn:aws:s3:::{at.bucket}"] = None
         key = at.key.rstrip("/")
         resource = f"arn:aws:s3:::{at.bucket}/{key}{'/' if key and place.write else ''}*"

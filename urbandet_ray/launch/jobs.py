@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shlex
 import time
 import uuid
@@ -29,8 +30,14 @@ _TALKATIVE = (
     "ray._private.runtime_env.working_dir",
 )
 _POLL_S = 0.5
+_BREAK_S = 300.0
+"""A cluster that does not answer for so long while a job is followed is given up."""
 _DEAD_LETTERS = 3
 _EARLY = ("No available agent", "Failed to connect to the agent")
+
+
+class NoAnswerError(RunError):
+    """Nothing answers at the dashboard's address, or nothing that could tell how a job stands."""
 
 
 @dataclass(frozen=True)
@@ -168,29 +175,50 @@ class Jobs:
         with _explained(self.address, job_id):
             return str(self._client.get_job_logs(job_id))
 
-    def wait(self, job_id: str, timeout_s: float = float("inf")) -> JobState:
+    def wait(self, job_id: str, timeout_s: float = float("inf"), *, break_s: float = 0) -> JobState:
         """Until it has ended.
 
+        Args:
+            break_s: bear a cluster that does not answer for so long.
+
         Raises:
-            RunError: it takes longer than `timeout_s`.
+            RunError: it takes longer than `timeout_s`, or the cluster knows no such job.
         """
-        until = time.monotonic() + timeout_s
-        while not (state := self.state(job_id)).ended:
+        heard = time.monotonic()
+        until = heard + timeout_s
+        while True:
+            try:
+                state = self.state(job_id)
+                heard = time.monotonic()
+            except NoAnswerError:
+                if time.monotonic() - heard > break_s:
+                    raise
+                time.sleep(_POLL_S)
+                continue
+            if state.ended:
+                return state
             if time.monotonic() > until:
                 raise RunError(
                     f"{job_id} is still {state.status} after {timeout_s:.0f} s "
                     f"({_short(state.message)}): {follow_command(job_id, self.address)}"
                 )
             time.sleep(_POLL_S)
-        return state
 
     def follow(self, job_id: str, write: Say) -> JobState:
-        """Pass its output on as it comes, until it has ended; a lost connection is waited out."""
+        """Pass its output on as it comes, until it has ended; a lost connection is waited out.
+
+        Raises:
+            RunError: the cluster knows no such job, or does not answer for minutes.
+        """
+        import aiohttp
+
+        self.state(job_id)  # a job that is not known has no log to wait for
         try:
             asyncio.run(self._tail(job_id, write))
-        except (RuntimeError, OSError) as error:
-            write(f"[the log broke off ({_short(str(error))}); the job goes on]\n")
-        return self.wait(job_id)
+        except (RuntimeError, OSError, aiohttp.ClientError) as error:
+            told = _short(str(error)) or type(error).__name__
+            write(f"[the log broke off ({told}); the job goes on]\n")
+        return self.wait(job_id, break_s=_BREAK_S)
 
     async def _tail(self, job_id: str, write: Say) -> None:
         async for text in self._client.tail_job_logs(job_id):
@@ -218,7 +246,7 @@ class Jobs:
             with contextlib.suppress(RunError):
                 self.stop(job_id)
             raise
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError, OSError):  # its answer is here already
             self._client.delete_job(job_id)
         for line in reversed(log.splitlines()):
             if line.startswith("{"):
@@ -267,30 +295,38 @@ def _only(address: str) -> Iterator[None]:
 def _explained(address: str, job_id: str = "") -> Iterator[None]:
     """The client's errors as messages."""
     import requests
+    from ray.exceptions import AuthenticationError
 
     try:
         yield
     except RunError:
         raise
+    except AuthenticationError:
+        raise RunError(_wants_token(address)) from None
     except (OSError, requests.exceptions.RequestException) as error:
-        raise RunError(
+        raise NoAnswerError(
             f"no Ray cluster answers at {address} ({type(error).__name__}): is it up, and is the "
             "port forwarded? docs/cluster.md has the commands"
         ) from None
     except (RuntimeError, ValueError, ImportError) as error:
-        raise RunError(_told(str(error), address, job_id)) from None
+        said = str(error)
+        kind = NoAnswerError if re.search(r"status code 5\d\d\b", said) else RunError
+        raise kind(_told(said, address, job_id)) from None
 
 
 def _told(said: str, address: str, job_id: str) -> str:
-    lowered = said.lower()
-    if "401" in said or "403" in said or "token" in lowered or "unauthorized" in lowered:
-        return (
-            f"the cluster at {address} wants its token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN "
-            "(or have ~/.ray/auth_token); docs/cluster.md says where it is"
-        )
-    if job_id and ("404" in said or "does not exist" in lowered):
+    if job_id and (re.search(r"status code 404\b", said) or "does not exist" in said):
         return f"the cluster at {address} knows no job {job_id}: `ray job list` shows them"
+    if re.search(r"status code 40[13]\b", said) or "unauthorized" in said.lower():
+        return _wants_token(address)
     return f"the cluster at {address} says: {_short(said)}"
+
+
+def _wants_token(address: str) -> str:
+    return (
+        f"the cluster at {address} wants its token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN "
+        "(or have ~/.ray/auth_token); docs/cluster.md says where it is"
+    )
 
 
 def _short(text: str, limit: int = 300) -> str:

@@ -26,12 +26,14 @@ class Place:
         uri: a file, a folder or a pattern.
         write: the run writes there, and reads what it wrote.
         data: it is read as a whole, onto every node's disk.
+        checkpoint: the URI may be a prefix: URI.index and URI.data-* are the files.
     """
 
     key: str
     uri: str
     write: bool = False
     data: bool = False
+    checkpoint: bool = False
 
     @property
     def folder(self) -> str:
@@ -84,14 +86,18 @@ def places_of(config: RunConfig) -> list[Place]:
 
 
 def _of_training(config: TrainConfig) -> list[Place]:
-    start = config.fine_tune.checkpoint
+    tune = config.fine_tune
     read = {
         "pipeline": config.pipeline if config.pipeline and "/" in config.pipeline else None,
         "labels": config.labels,
-        "fine_tune.checkpoint": start if start and "/" in start else None,
+        "fine_tune.labels": tune.labels,
+        "fine_tune.mapping": tune.mapping,
     }
-    data = [Place("data", config.data, data=True)] if config.data else []
-    return [*data, *_read(read), Place("output", config.output, write=True)]
+    places = [Place("data", config.data, data=True)] if config.data else []
+    places += _read(read)
+    if tune.checkpoint and "/" in tune.checkpoint:
+        places.append(Place("fine_tune.checkpoint", tune.checkpoint, checkpoint=True))
+    return [*places, Place("output", config.output, write=True)]
 
 
 def _read(places: dict[str, str | None]) -> list[Place]:

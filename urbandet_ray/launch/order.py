@@ -12,7 +12,7 @@ from typing import Any
 
 from urbandet_ray.config import EvalConfig, InferConfig, TrainConfig, VideoConfig, load_config
 from urbandet_ray.errors import ConfigError
-from urbandet_ray.launch.secrets import forwarded, refuse_secrets
+from urbandet_ray.launch.secrets import flat, forwarded, refuse_secrets
 
 RunConfig = TrainConfig | InferConfig | EvalConfig | VideoConfig
 
@@ -40,6 +40,10 @@ EXCLUDED = (
 )
 """What is not sent, in the language of .gitignore, which Ray honours too. Records and models belong
 on S3; the last ones are where people keep keys."""
+
+
+INSTALL_TIMEOUT_S = 1800
+"""How long the packages of the lock files may take to install on a node; Ray's own is 600."""
 
 
 @dataclass(frozen=True)
@@ -176,13 +180,9 @@ def check_secrets(order: Order, config: RunConfig | None, environ: Mapping[str, 
     """
     refuse_secrets(order.overrides, environ)
     if config is not None:
-        refuse_secrets(_flat(config.model_dump(mode="json", exclude_unset=True)), environ)
-
-
-def _flat(tree: Any, prefix: str = "") -> list[str]:
-    if isinstance(tree, dict):
-        return [line for key, below in tree.items() for line in _flat(below, f"{prefix}.{key}")]
-    return [f"{prefix.lstrip('.')}={tree}"] if isinstance(tree, str) else []
+        values = flat(config.model_dump(mode="json", exclude_unset=True))
+        texts = [f"{key}={one}" for key, one in values if isinstance(one, str | list)]
+        refuse_secrets(texts, environ)
 
 
 def runtime_env(order: Order, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -198,6 +198,7 @@ def runtime_env(order: Order, environ: Mapping[str, str]) -> dict[str, Any]:
     if variables := forwarded(environ):
         env["env_vars"] = variables
     if order.install:
+        env["config"] = {"setup_timeout_seconds": INSTALL_TIMEOUT_S}
         env["pip"] = _locked_packages(order.working_dir, ("all.lock", "odapi.lock"))
     return env
 

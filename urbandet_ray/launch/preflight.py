@@ -149,7 +149,7 @@ def check_sent(places: Sequence[Place], working_dir: Path) -> list[Check]:
         elif place.write:
             told = "would be lost with the job's copy of the working directory: give s3://... "
             checks.append(fail(name, told + "or a folder that every node sees"))
-        elif not is_sent(place.uri) or not (working_dir / place.uri).exists():
+        elif not is_sent(place.uri) or not _is_there(place, working_dir):
             told = "is not sent with the job: give s3://..., or a folder that every node sees"
             checks.append(fail(name, told))
     return checks
@@ -159,9 +159,15 @@ def check_local(places: Sequence[Place]) -> list[Check]:
     """Local places, seen from where the driver runs."""
     checks = []
     for place in places:
-        if not place.write and "*" not in place.uri and not Path(place.uri).expanduser().exists():
+        if not place.write and "*" not in place.uri and not _is_there(place, Path()):
             checks.append(fail(f"{place.key} {place.uri}", "is not there"))
     return checks
+
+
+def _is_there(place: Place, base: Path) -> bool:
+    """A file or folder, or a checkpoint's prefix, as training finds it."""
+    path = base / Path(place.uri).expanduser()
+    return path.exists() or (place.checkpoint and path.with_name(f"{path.name}.index").exists())
 
 
 def _size(size_bytes: float) -> str:

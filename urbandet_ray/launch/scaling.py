@@ -27,7 +27,8 @@ class Standing:
     Attributes:
         up: nodes that are there, "2 x gpu [8 CPU, 1 GPU]".
         pending: nodes on their way.
-        infeasible: what no node type of the cluster can ever give.
+        infeasible: what no node type of the cluster can ever give, whoever asks for it.
+        unmade: of that, the autoscaler's lower bounds, of which `request_workers` sets one.
         failed: launches that failed, with the cloud's reason.
         gpu_nodes, cpu_nodes: workers that are up, with and without GPUs.
     """
@@ -35,6 +36,7 @@ class Standing:
     up: tuple[str, ...]
     pending: tuple[str, ...]
     infeasible: tuple[str, ...]
+    unmade: tuple[str, ...]
     failed: tuple[str, ...]
     gpu_nodes: int
     cpu_nodes: int
@@ -132,12 +134,14 @@ def standing() -> Standing:
     reply.ParseFromString(GcsClient(address).get_cluster_status(timeout_s=10))
     nodes = [*status.active_nodes, *status.idle_nodes]
     workers = [node for node in nodes if not is_head(node.total_resources())]
+    bounds = _refused_bounds(reply.autoscaling_state)
     return Standing(
         up=_counted(
             f"{one.ray_node_type_name} [{describe(one.total_resources())}]" for one in nodes
         ),
         pending=_pending(status),
-        infeasible=_infeasible(reply.autoscaling_state),
+        infeasible=_counted([*_refused(reply.autoscaling_state), *bounds]),
+        unmade=_counted(bounds),
         failed=tuple(
             f"{one.ray_node_type_name}: {one.details or 'no reason given'}"
             for one in status.failed_launches
@@ -147,10 +151,6 @@ def standing() -> Standing:
     )
 
 
-def _kind(node: Any) -> str:
-    return HEAD if is_head(node.total_resources()) else node.ray_node_type_name or "node"
-
-
 def _pending(status: Any) -> tuple[str, ...]:
     coming = [one.ray_node_type_name for one in status.pending_nodes]
     for launch in status.pending_launches:
@@ -158,17 +158,23 @@ def _pending(status: Any) -> tuple[str, ...]:
     return _counted(coming)
 
 
-def _infeasible(state: Any) -> tuple[str, ...]:
-    """What the autoscaler says it cannot make; its own words are per request."""
+def _refused(state: Any) -> list[str]:
+    """What the autoscaler says it cannot make for tasks and actors; its words are per request."""
     found: list[str] = []
     for one in state.infeasible_resource_requests:
         found.append(describe(dict(one.resources_bundle)))
     for gang in state.infeasible_gang_resource_requests:
         found += [describe(dict(one.resources_bundle)) for one in gang.requests]
+    return found
+
+
+def _refused_bounds(state: Any) -> list[str]:
+    """What it cannot make of the lower bounds that it was asked for."""
+    found: list[str] = []
     for constraint in state.infeasible_cluster_resource_constraints:
         for one in constraint.resource_requests:
             found += [describe(dict(one.request.resources_bundle))] * max(1, one.count)
-    return _counted(found)
+    return found
 
 
 def _counted(names: Any) -> tuple[str, ...]:
@@ -196,10 +202,11 @@ def wait_for_workers(
             told = text
         if now.gpu_nodes >= gpu_workers and now.cpu_nodes >= cpu_workers:
             return now
-        if now.infeasible and not now.pending and waited > _SETTLE_S:
+        if now.unmade and not now.pending and waited > _SETTLE_S:
             raise RunError(
-                f"the cluster can never make {', '.join(now.infeasible)}: its node types, or their "
-                "max_workers, do not allow it. Ask for fewer, or change the cluster's config"
+                f"the cluster can never make {', '.join(now.unmade)}: its node types, or their "
+                "max_workers, do not allow it. The request stands: ask for fewer, or change the "
+                "cluster's config"
             )
         if waited > timeout_s:
             raise RunError(

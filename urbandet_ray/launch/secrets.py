@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from urbandet_ray.errors import ConfigError
 
@@ -63,6 +64,15 @@ def refuse_secrets(settings: Iterable[str], environ: Mapping[str, str]) -> None:
                 "dashboard, so nothing was sent. Nodes get their rights from their own role "
                 "(docs/cluster.md)"
             )
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a config's tree by dotted key; a list is one value."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _looks_like_secret(key: str, value: str, environ: Mapping[str, str]) -> str | None:

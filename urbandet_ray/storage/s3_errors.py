@@ -23,7 +23,7 @@ _SIGN_IN = "the session token is expired or invalid: sign in again (aws sso logi
 _CHECK_KEY = (
     "the server does not accept the access key: check it with 'aws sts get-caller-identity'"
 )
-_BAD_CREDENTIALS = {
+BAD_CREDENTIALS = {
     "ExpiredToken": _SIGN_IN,
     "ExpiredTokenException": _SIGN_IN,
     "TokenRefreshRequired": _SIGN_IN,
@@ -32,8 +32,12 @@ _BAD_CREDENTIALS = {
     "SignatureDoesNotMatch": _CHECK_KEY,
     "InvalidSecurity": _CHECK_KEY,
     "NotSignedUp": _CHECK_KEY,
+    "UnrecognizedClientException": _CHECK_KEY,
+    "InvalidClientTokenId": _CHECK_KEY,
+    "InvalidSignatureException": _CHECK_KEY,
     "RequestTimeTooSkewed": "this machine's clock is wrong: set it (NTP)",
 }
+"""What to do, by S3's code or another AWS service's."""
 _MOVED = {
     "PermanentRedirect",
     "301",
@@ -96,9 +100,9 @@ def _of_response(error: Any, connection: Connection, action: str, at: S3Location
         return _missing(code, connection, at)
     if code in _DENIED or (status == 403 and not code):
         return _denied(said, connection, action, at)
-    if code in _BAD_CREDENTIALS:
+    if code in BAD_CREDENTIALS:
         return AccessError(
-            f"{action} on {at.uri}: {_BAD_CREDENTIALS[code]} "
+            f"{action} on {at.uri}: {BAD_CREDENTIALS[code]} "
             f"({code}, with {_identity(connection)}, {_where(connection)})"
         )
     if code in _MOVED:

@@ -175,6 +175,32 @@ def test_the_command_says_what_it_left_out(tmp_path: Path) -> None:
     assert "left out: " in done.output
 
 
+def test_a_manifest_without_a_line_that_can_be_used(tmp_path: Path) -> None:
+    """Is an error also where bad lines may be left out."""
+    manifest = write(tmp_path, BAD["no size"][0])
+    with pytest.raises(InputError, match="1 lines cannot be used, and nothing was written"):
+        convert_manifest(manifest, tmp_path / "out", Storage(), skip_bad=True)
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_nothing_that_is_there_is_replaced(tmp_path: Path) -> None:
+    """Neither records nor a label map of other classes; the same classes may stay."""
+    out = tmp_path / "out"
+    manifest = write(tmp_path, line("a.jpg", (0, 1, 2, 30, 20)))
+    out.mkdir()
+    (out / "label_map.pbtxt").write_text(LabelMap({7: "tree"}).to_pbtxt())
+    with pytest.raises(InputError, match=r"with other classes: keep its ids with --labels"):
+        convert_manifest(manifest, out, Storage())
+    (out / "label_map.pbtxt").write_text("# ours\n" + LabelMap({1: "vehicle"}).to_pbtxt())
+    convert_manifest(manifest, out, Storage())
+    assert (out / "label_map.pbtxt").read_text().startswith("# ours\n")
+    kept = (out / "output.tfrecord").read_bytes()
+    bad = write(tmp_path, BAD["no size"][0])
+    with pytest.raises(InputError, match="is there already: give another --name"):
+        convert_manifest(bad, out, Storage(), skip_bad=True)
+    assert (out / "output.tfrecord").read_bytes() == kept
+
+
 @pytest.mark.s3
 def test_images_come_from_s3(tmp_path: Path, s3_server: S3Server) -> None:
     """As do manifests, since that is where a labelling job leaves both."""

@@ -12,6 +12,7 @@ import pytest
 from conftest import S3Server
 from drives import write_drive
 
+from urbandet_ray.commands import sagemaker_batch, sagemaker_job
 from urbandet_ray.commands.sagemaker_job import make_config, write_model
 from urbandet_ray.commands.train import TrainReport
 from urbandet_ray.errors import ConfigError
@@ -100,6 +101,36 @@ def test_a_sample_of_the_validation_frames(tmp_path: Path) -> None:
     assert make_config(container(tmp_path), given, gpus=0).evaluation.frames == 3
 
 
+def test_the_validation_frames_may_be_under_another_name(tmp_path: Path) -> None:
+    """Of those that training takes; without any there is nothing to take a sample of."""
+    data = tmp_path / "input" / "data" / "data"
+    for name, count in (("train/a", 3), ("validation/b", 5)):
+        (data / name).parent.mkdir(parents=True)
+        write_drive(data / f"{name}.tfrecord", count)
+    here = Container(tmp_path, ("algo-1",), "algo-1", "lo", {}, {"data": data})
+    given = read_hyperparameters({"sample_1_of_n_eval_examples": "2", "pipeline": "x"})
+    assert make_config(here, given, gpus=0).evaluation.frames == 3
+    (data / "validation").rename(data / "test")
+    alone = Settings({"data": str(data), "pipeline": "x"}, eval_one_of=2)
+    with pytest.raises(ConfigError, match="has no val/, validation/ or eval/"):
+        make_config(Container(tmp_path, ("algo-1",), "algo-1", "lo", {}, {}), alone, gpus=0)
+
+
+@pytest.mark.ray
+def test_more_workers_than_gpus_fail_the_job_at_once(
+    tmp_path: Path, ray_dashboard: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Train would wait for the GPU that never comes, at full price."""
+    container(tmp_path)
+    config = tmp_path / "input" / "config"
+    config.mkdir(parents=True)
+    (config / "hyperparameters.json").write_text('{"workers.count": "5", "workers.gpus": "1"}')
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
+    assert sagemaker_job.main() == 1
+    reason = (tmp_path / "urbandet" / entry.REASON_NAME).read_text()
+    assert reason.startswith("each worker needs 1 CPU, 1 GPU, and there is room for 2 of 5 workers")
+
+
 def test_a_name_of_configs_models_stays(tmp_path: Path) -> None:
     """Where no file of that name came along."""
     given = read_hyperparameters({"pipeline_config_path": "efficientdet_d1_640"})
@@ -164,6 +195,18 @@ def test_a_wrong_hyperparameter_fails_the_job_at_once(
     assert (tmp_path / "output" / "failure").read_text() == (
         "host algo-1: hyperparameter 'num_trian_steps' is unknown; did you mean 'num_train_steps'?"
     )
+
+
+def test_a_processing_job_that_fails_leaves_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where SageMaker looks for it, as long as it shows it."""
+    monkeypatch.setenv("PROCESSING_BASE_DIR", str(tmp_path / "processing"))
+    assert sagemaker_batch.main(["trak.enabled=true"]) == 1
+    reason = (tmp_path / "output" / "message").read_text()
+    assert "did you mean 'track'" in reason
+    sagemaker_batch.main([f"{'x' * 2000}=1"])
+    assert len((tmp_path / "output" / "message").read_text()) == 1024
 
 
 @pytest.mark.ray

@@ -1,6 +1,7 @@
 """`urbandet sagemaker` against moto, which imitates AWS over HTTP."""
 
 import io
+import json
 import re
 import tarfile
 import time
@@ -8,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launch.sagemaker.launching import IMAGE, ROLE, call, hold_to_golden, train
+from launch.sagemaker.launching import GOLDEN, IMAGE, ROLE, call, hold_to_golden, train
 from typer.testing import CliRunner
 
 from urbandet_ray.cli.sagemaker import app
+from urbandet_ray.commands import sagemaker as work
 from urbandet_ray.commands.display import TrainProgress
 from urbandet_ray.errors import (
     AccessError,
@@ -100,17 +102,26 @@ def test_a_no_starts_nothing(bucket: str, run_yaml: Path) -> None:
         (("--tag", "streets"), "expected KEY=VALUE"),
         (("--subnet", "subnet-1"), "needs both --subnet and --security-group"),
         (("--set", "pipeline=no_such_model"), "no_such_model"),
-        (("--set", "labels=labels.pbtxt"), "copy it to S3"),
+        (("--set", "labels=labels.pbtxt"), "labels is labels.pbtxt: copy it to S3"),
+        (("--set", "fine_tune.mapping=mine.yaml"), "fine_tune.mapping is mine.yaml: copy it to"),
+        (("--set", "fine_tune.labels=coco.txt"), "fine_tune.labels is coco.txt: copy it to S3"),
         (("--set", "cache=AKIA" + "A" * 16), "looks like an AWS access key id"),
+        (("--set", "cache=correct-horse"), "cache holds the value of MY_PASSWORD"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_costs(
-    bucket: str, run_yaml: Path, more: tuple[str, ...], message: str
+    bucket: str,
+    run_yaml: Path,
+    more: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And no key is repeated."""
+    monkeypatch.setenv("MY_PASSWORD", "correct-horse")
     with pytest.raises((ConfigError, NotFoundError), match=re.escape(message)) as raised:
         train(run_yaml, "streets-wrong", *more)
     assert "AKIA" not in str(raised.value)
+    assert "correct-horse" not in str(raised.value)
 
 
 def test_a_checkpoint_of_this_machine_is_refused(bucket: str, run_yaml: Path) -> None:
@@ -122,16 +133,60 @@ def test_a_checkpoint_of_this_machine_is_refused(bucket: str, run_yaml: Path) ->
         )
 
 
-def test_a_name_that_is_taken(bucket: str, run_yaml: Path) -> None:
-    """moto, unlike AWS, takes a name twice; the client's error is made by hand."""
-    from botocore.exceptions import ClientError
+def create(canned: Any, code: str, message: str) -> None:
+    """Create a job where AWS answers so."""
+    refusal = {"__type": code, "Message": message}
+    canned("sagemaker", {"CreateTrainingJob": (400, refusal)})
+    account.create_training_job(
+        json.loads((GOLDEN / "training_job_request.json").read_text()), None
+    )
 
-    answer = {"Error": {"Code": "ResourceInUse", "Message": "Training job names must be unique"}}
-    with (
-        pytest.raises(RunError, match="names must be unique: give another --name"),
-        account.translated("sagemaker:CreateTrainingJob"),
-    ):
-        raise ClientError(answer, "CreateTrainingJob")  # type: ignore[arg-type]
+
+def test_a_name_that_is_taken(canned: Any) -> None:
+    """moto, unlike AWS, takes a name twice."""
+    with pytest.raises(RunError, match="names must be unique: give another --name"):
+        create(canned, "ResourceInUse", "Training job names must be unique")
+
+
+def test_a_right_beside_the_calls_own_is_named(canned: Any) -> None:
+    """As AWS names it: the role has to be passed on, tags to be set."""
+    said = "User: ann is not authorized to perform: iam:PassRole on resource: arn:aws:iam::1:role/r"
+    with pytest.raises(AccessError, match=re.escape(said)):
+        create(canned, "AccessDeniedException", said)
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        ("ExpiredTokenException", "expired or invalid: sign in again"),
+        ("UnrecognizedClientException", "does not accept the access key: check it with"),
+    ],
+)
+def test_credentials_that_are_not_accepted(canned: Any, code: str, advice: str) -> None:
+    """Are renewed or checked; no permission would help."""
+    with pytest.raises(AccessError, match=advice) as raised:
+        create(canned, code, "The security token included in the request is expired")
+    assert "permission" not in str(raised.value)
+
+
+def test_a_misspelt_profile_is_a_message(
+    aws_test_credentials: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found out before any request."""
+    monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
+    with pytest.raises(AccessError, match=r"no usable AWS credentials for sagemaker: .*no-such-"):
+        call("status", "streets")
+
+
+def test_two_jobs_of_one_second_have_two_names(bucket: str, run_yaml: Path) -> None:
+    """Where none was given."""
+    said = []
+    for _ in range(2):
+        order = ("--image", IMAGE, "--role", ROLE, "--out", "s3://drives/jobs", "--price", "1")
+        done = call("train", str(run_yaml), *order, "--pretrained", "s3://drives/m", "--yes")
+        said.append(done.output.splitlines()[-1].split()[0])
+    assert re.fullmatch(r"urbandet-\d{8}-\d{6}-[0-9a-f]{6}", said[0])
+    assert said[0] != said[1]
 
 
 def test_status_says_how_it_is(bucket: str, run_yaml: Path) -> None:
@@ -160,7 +215,23 @@ def test_spot_savings_are_told() -> None:
         "a", "Failed", "Failed", "host algo-2 is lost", {}, "", None, None, True, "", ""
     )
     assert "why: host algo-2 is lost" in failed.to_text()
-    assert "--checkpoints of this job goes on from there" in failed.to_text()
+    assert "the same command with --checkpoints of this job resumes" in failed.to_text()
+
+
+@pytest.mark.parametrize("name", ["output", "model_dir"])
+def test_a_run_folder_on_s3_resumes_by_itself(canned: Any, name: str) -> None:
+    """Nothing is at the job's own checkpoints then."""
+    job = {
+        "TrainingJobStatus": "Stopped",
+        "SecondaryStatus": "Stopped",
+        "HyperParameters": {name: '"s3://drives/runs/streets"'},
+        "CheckpointConfig": {"S3Uri": "s3://drives/jobs/streets/checkpoints"},
+    }
+    canned("sagemaker", {"DescribeTrainingJob": (200, job)})
+    text = call("status", "streets").output
+    assert "run folder s3://drives/runs/streets\n" in text
+    assert "the same command resumes (under another --name)" in text
+    assert "checkpoints" not in text
 
 
 def test_a_completed_job_is_not_stopped(bucket: str, run_yaml: Path) -> None:
@@ -199,19 +270,23 @@ def test_a_missing_permission_is_named(canned: Any) -> None:
         call("status", "streets")
 
 
-def test_logs_come_with_host_and_time_once(bucket: str, run_yaml: Path) -> None:
+def test_logs_come_with_host_and_time_once(
+    bucket: str, run_yaml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Those of all hosts in order; a second look gives what is new."""
     import boto3
 
+    monkeypatch.setattr(work, "_LOOK_EVERY_S", 0.0)
     train(run_yaml, "streets-5")
+    group = account.JobStatus.log_group
     logs = boto3.client("logs")
-    logs.create_log_group(logGroupName=account.LOG_GROUP)
+    logs.create_log_group(logGroupName=group)
     now = round(time.time()) * 1000
     for host, lines in (("algo-1", (0, 2)), ("algo-2", (1, 3))):
         stream = f"streets-5/{host}-1790000000"
-        logs.create_log_stream(logGroupName=account.LOG_GROUP, logStreamName=stream)
+        logs.create_log_stream(logGroupName=group, logStreamName=stream)
         events = [{"timestamp": now + at * 1000, "message": f"line {at}\n"} for at in lines]
-        logs.put_log_events(logGroupName=account.LOG_GROUP, logStreamName=stream, logEvents=events)
+        logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
     lines = call("logs", "streets-5", "--follow").output.splitlines()
     assert [re.sub(r"\d\d:\d\d:\d\d", "TIME", line) for line in lines] == [
         "algo-1 TIME line 0",
@@ -221,8 +296,22 @@ def test_logs_come_with_host_and_time_once(bucket: str, run_yaml: Path) -> None:
         "streets-5: Completed (Completed)",
     ]
     seen: dict[str, str] = {}
-    assert len(list(account.log_lines("streets-5", None, seen))) == 4
-    assert list(account.log_lines("streets-5", None, seen)) == []
+    assert len(list(account.log_lines("streets-5", group, None, seen))) == 4
+    assert list(account.log_lines("streets-5", group, None, seen)) == []
+
+
+def test_the_last_lines_of_a_log_are_waited_for(
+    canned: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CloudWatch has them some seconds after the job has ended."""
+    monkeypatch.setattr(work, "_LOOK_EVERY_S", 0.0)
+    job = {"TrainingJobStatus": "Failed", "SecondaryStatus": "Failed"}
+    canned("sagemaker", {"DescribeTrainingJob": (200, job)})
+    server = canned("cloudwatch_logs", {"DescribeLogStreams": (200, {"logStreams": []})})
+    said: list[str] = []
+    work.follow_logs("streets", None, follow=True, say=said.append)
+    assert said == ["streets: Failed (Failed)"]
+    assert len(server.asked) == 2
 
 
 def put_artifact(name: str, **files: bytes) -> None:

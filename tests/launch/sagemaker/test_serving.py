@@ -170,6 +170,17 @@ def test_a_failing_model_is_a_500(street: bytes) -> None:
     assert told == (500, {"error": "the network's file is damaged"})
 
 
+@pytest.mark.parametrize("name", ["URBANDET_SCORE_MIN", "SAGEMAKER_BIND_TO_PORT"])
+def test_a_variable_that_is_no_number_is_a_message(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the endpoint's log, with exit code 1."""
+    monkeypatch.setenv("URBANDET_MODEL", "shipped")
+    monkeypatch.setenv(name, "many")
+    assert serve.main() == 1
+    assert capsys.readouterr().err == f"error: {name} is 'many', expected a number\n"
+
+
 def test_the_networks_of_a_training_job_come_first(tmp_path: Path) -> None:
     """Then the stock export; the label map is the folder's."""
     (tmp_path / "1").mkdir()

@@ -1,15 +1,17 @@
 """How hosts of a job hear of each other, over HTTP on loopback."""
 
 import json
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 
 from urbandet_ray.errors import RunError
-from urbandet_ray.launch.sagemaker import watch
+from urbandet_ray.launch.sagemaker import entry, raynode, watch
 from urbandet_ray.launch.sagemaker.watch import Board, HeadLink, serve_board
 
 Serve = Callable[..., Board]
@@ -18,8 +20,6 @@ Serve = Callable[..., Board]
 @pytest.fixture
 def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     """Serves a head's board to algo-2 at 127.0.0.1; peers' addresses can be given."""
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -76,10 +76,16 @@ def test_a_silent_host_is_lost(serve: Serve, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_head_that_is_not_there_is_no_answer(serve: Serve) -> None:
-    """The link counts the seconds."""
+    """The link counts the seconds from when it was last heard."""
     one = link()
-    assert one.beat("joining") is None
-    assert one.silent_s() > 0
+    board = serve()
+    one._heard_s -= 100
+    assert one.silent_s() >= 100
+    assert one.beat("joining") == one.last == board.beat("algo-2", "joining", "")
+    assert one.silent_s() < 50
+    gone = HeadLink("127.0.0.2", "algo-2")
+    assert gone.beat("joining") is None
+    assert gone.last is None
 
 
 def test_a_stranger_gets_nothing(serve: Serve) -> None:
@@ -89,6 +95,63 @@ def test_a_stranger_gets_nothing(serve: Serve) -> None:
         link().beat("up")
     with pytest.raises(HTTPError, match="403"):
         urlopen(f"http://127.0.0.1:{watch.PORT}/last")
+
+
+@pytest.fixture
+def resolving(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[str]]:
+    """algo-2 resolves from a call on; the calls before it are noted."""
+    real = socket.getaddrinfo
+    monkeypatch.setattr(entry, "BEAT_EVERY_S", 0.01)
+
+    def from_call(number: int) -> list[str]:
+        missed: list[str] = []
+
+        def resolve(host: Any, *more: Any, **named: Any) -> Any:
+            if host != "algo-2":
+                return real(host, *more, **named)
+            if len(missed) < number - 1:
+                missed.append(host)
+                raise socket.gaierror("Name or service not known")
+            return real("127.0.0.1", *more, **named)
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        return missed
+
+    return from_call
+
+
+def test_a_host_joins_once_its_name_is_known(
+    serve: Serve, resolving: Callable[[int], list[str]]
+) -> None:
+    """The head refuses it until then, which may take a while after the start."""
+    board, missed = serve("algo-2"), resolving(3)
+    assert entry._join(link()).token == board.token
+    assert len(missed) == 2
+
+
+def test_a_host_that_stays_refused_says_so(
+    serve: Serve, resolving: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what the head answered, not that it did not."""
+    serve("algo-2")
+    resolving(10_000)
+    monkeypatch.setattr(entry, "JOIN_TIMEOUT_S", 0.1)
+    with pytest.raises(RunError, match="does not take this host"):
+        entry._join(link())
+
+
+def test_a_head_that_fails_early_ends_the_wait_for_its_ray(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its reason, not after a quarter of an hour."""
+    monkeypatch.setattr(watch, "BEAT_EVERY_S", 0.01)
+    monkeypatch.setattr(entry, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(entry, "JOIN_TIMEOUT_S", 20.0)
+    monkeypatch.setattr(raynode, "answers", lambda *_: False)
+    serve().say("failed", "host algo-1: no such channel")
+    one = link()
+    with one.beating(), pytest.raises(entry.NobodyToTellError, match="algo-1: no such channel"):
+        entry._wait_for_ray("127.0.0.1", "algo-1", one)
 
 
 def test_an_unknown_name_gets_nothing(serve: Serve) -> None:

@@ -15,17 +15,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from urbandet_ray.errors import AccessError, NotFoundError, RunError, StorageError
+from urbandet_ray.launch.sagemaker.hyperparameters import read_value
+from urbandet_ray.storage import is_remote
+from urbandet_ray.storage.s3_errors import BAD_CREDENTIALS
 
-LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 ENDED = ("Completed", "Failed", "Stopped")
 
-_DENIED = (
-    "AccessDenied",
-    "UnrecognizedClient",
-    "InvalidClientToken",
-    "ExpiredToken",
-    "NotAuthorized",
-)
+_DENIED = ("AccessDenied", "NotAuthorized")
 _TAKEN = ("ResourceInUse",)
 _NOT_THERE = re.compile(r"Could not find|does not exist|not found|NotFound", re.I)
 
@@ -35,10 +31,11 @@ def client(service: str, region: str | None = None) -> Any:
 
     Raises:
         RunError: there is no region.
+        AccessError: the profile is not there, or cannot be used.
     """
     import boto3
     from botocore.config import Config
-    from botocore.exceptions import NoRegionError
+    from botocore.exceptions import BotoCoreError, NoRegionError
 
     config = Config(
         retries={"mode": "standard", "total_max_attempts": 4}, user_agent_extra="urbandet-ray"
@@ -48,6 +45,8 @@ def client(service: str, region: str | None = None) -> Any:
         return session.client(service, config=config)
     except NoRegionError:
         raise RunError("no AWS region: give --region, or set AWS_DEFAULT_REGION") from None
+    except BotoCoreError as error:
+        raise AccessError(f"no usable AWS credentials for {service}: {error}") from None
 
 
 @contextmanager
@@ -55,7 +54,8 @@ def translated(action: str) -> Iterator[None]:
     """Turn what boto3 raises into this package's errors.
 
     Raises:
-        AccessError: the credentials do not allow the IAM action, or there are none.
+        AccessError: the credentials do not allow the IAM action or another one that it needs,
+            are not accepted, or there are none.
         NotFoundError: AWS does not know the thing.
         StorageError: AWS cannot be reached, or refuses for another reason.
     """
@@ -70,9 +70,12 @@ def translated(action: str) -> Iterator[None]:
     except ClientError as error:
         said = error.response.get("Error", {})
         code, message = str(said.get("Code", "")), str(said.get("Message", "")).strip()
-        if code.startswith(_DENIED):
+        if code in BAD_CREDENTIALS:
+            raise AccessError(f"{action}: {BAD_CREDENTIALS[code]} ({code})") from None
+        if code.startswith(_DENIED):  # of a right that the action needs beside itself, perhaps
             raise AccessError(
-                f"AWS refuses {action} ({code}): give your user or role that permission"
+                f"AWS refuses {action} ({code}): give your user or role that permission, or the "
+                f"one that AWS names: {message or 'it names none'}"
             ) from None
         if code.startswith(_TAKEN):
             raise RunError(f"{message or code}: give another --name") from None
@@ -97,6 +100,8 @@ class JobStatus:
         training_s, billable_s: seconds; None until they are known.
         spot: of spot instances.
         checkpoints, tensorboard: s3:// prefixes.
+        run: s3:// place of the run folder, where the run config names one; then no checkpoints
+            are at `checkpoints`.
     """
 
     name: str
@@ -110,6 +115,9 @@ class JobStatus:
     spot: bool
     checkpoints: str
     tensorboard: str
+    run: str = ""
+
+    log_group = "/aws/sagemaker/TrainingJobs"
 
     @property
     def has_ended(self) -> bool:
@@ -126,13 +134,14 @@ class JobStatus:
             if self.spot and self.training_s:
                 line += f": spot saved {1 - self.billable_s / self.training_s:.0%}"
             lines.append(line)
-        for what in ("checkpoints", "tensorboard", "artifact"):
-            if uri := getattr(self, what):
-                lines.append(f"{what} {uri}")
+        kept = {"run folder": self.run} if self.run else {"checkpoints": self.checkpoints}
+        places = {**kept, "tensorboard": self.tensorboard, "artifact": self.artifact}
+        lines += [f"{what} {uri}" for what, uri in places.items() if uri]
         if self.status == "Completed":
             lines.append(f"fetch it: urbandet sagemaker fetch {self.name}")
         elif self.status in ("Failed", "Stopped"):
-            lines.append("the same command with --checkpoints of this job goes on from there")
+            how = "" if self.run else " with --checkpoints of this job"
+            lines.append(f"the same command{how} resumes (under another --name)")
         return "\n".join(lines)
 
 
@@ -153,6 +162,8 @@ def describe_training_job(name: str, region: str | None) -> JobStatus:
     ended = told["TrainingJobStatus"] == "Completed"
     artifact = told.get("ModelArtifacts", {}).get("S3ModelArtifacts", "") if ended else ""
     metrics = told.get("FinalMetricDataList") or []
+    given = told.get("HyperParameters", {})
+    named = [str(read_value(given[key])) for key in ("output", "model_dir") if key in given]
     return JobStatus(
         name=name,
         status=told["TrainingJobStatus"],
@@ -165,6 +176,7 @@ def describe_training_job(name: str, region: str | None) -> JobStatus:
         spot=bool(told.get("EnableManagedSpotTraining")),
         checkpoints=told.get("CheckpointConfig", {}).get("S3Uri", ""),
         tensorboard=told.get("TensorBoardOutputConfig", {}).get("S3OutputPath", ""),
+        run=next((uri for uri in named if is_remote(uri)), ""),
     )
 
 
@@ -174,35 +186,36 @@ def stop_training_job(name: str, region: str | None) -> None:
         client("sagemaker", region).stop_training_job(TrainingJobName=name)
 
 
-def log_lines(name: str, region: str | None, seen: dict[str, str]) -> Iterator[str]:
+def log_lines(name: str, group: str, region: str | None, seen: dict[str, str]) -> Iterator[str]:
     """Lines of a job's hosts that were not given yet, each with its host and time.
 
     Args:
+        group: CloudWatch's log group.
         seen: CloudWatch's place in each stream; is brought up to date.
     """
     logs = client("logs", region)
     try:
         with translated("logs:DescribeLogStreams"):
             pages = logs.get_paginator("describe_log_streams").paginate(
-                logGroupName=LOG_GROUP, logStreamNamePrefix=f"{name}/"
+                logGroupName=group, logStreamNamePrefix=f"{name}/"
             )
             streams = [one["logStreamName"] for page in pages for one in page["logStreams"]]
     except NotFoundError:
         return  # no job of this account has logged yet
-    events = [event for stream in streams for event in _new_events(logs, name, stream, seen)]
+    events = [event for stream in streams for event in _new_events(logs, name, group, stream, seen)]
     for _, line in sorted(events, key=lambda event: event[0]):
         yield line
 
 
 def _new_events(
-    logs: Any, name: str, stream: str, seen: dict[str, str]
+    logs: Any, name: str, group: str, stream: str, seen: dict[str, str]
 ) -> Iterator[tuple[int, str]]:
     host = stream.removeprefix(f"{name}/").rpartition("-")[0] or stream
     while True:
         at = {"nextToken": seen[stream]} if stream in seen else {}
         with translated("logs:GetLogEvents"):
             told = logs.get_log_events(
-                logGroupName=LOG_GROUP, logStreamName=stream, startFromHead=True, **at
+                logGroupName=group, logStreamName=stream, startFromHead=True, **at
             )
         for event in told["events"]:
             when = datetime.fromtimestamp(event["timestamp"] / 1000, UTC).strftime("%H:%M:%S")

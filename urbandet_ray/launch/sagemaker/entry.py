@@ -250,26 +250,37 @@ def _tell(link: HeadLink, reason: str) -> None:
 
 
 def _join(link: HeadLink) -> Status:
-    """Ask until the head answers.
+    """Ask until the head answers. It may refuse a host whose name it cannot resolve yet.
 
     Raises:
-        RunError: it does not, or the job has failed already.
+        RunError: it does not answer, refuses to the end, or the job has failed already.
     """
     while True:
-        status = link.beat("joining")
+        refusal: RunError | None = None
+        try:
+            status = link.beat("joining")
+        except RunError as error:
+            status, refusal = None, error
         if status is not None:
             if status.phase == "failed":
                 raise NobodyToTellError(status.reason)
             return status
         if link.silent_s() > JOIN_TIMEOUT_S:
-            raise RunError(f"the head did not answer in {JOIN_TIMEOUT_S:.0f} s: see its log")
+            silent = f"the head did not answer in {JOIN_TIMEOUT_S:.0f} s: see its log"
+            raise refusal or RunError(silent)
         time.sleep(BEAT_EVERY_S)
 
 
 def _wait_for_ray(address: str, head: str, link: HeadLink) -> None:
-    """Until the head's Ray listens."""
+    """Until the head's Ray listens; `link` is beating meanwhile.
+
+    Raises:
+        RunError: it never does, or the head has failed or is lost.
+    """
     until = time.monotonic() + JOIN_TIMEOUT_S
     while not raynode.answers(address, raynode.PORT):
+        if link.last is not None and link.last.phase == "failed":
+            raise NobodyToTellError(link.last.reason)
         if time.monotonic() > until:
             raise RunError(f"the head's Ray is not up after {JOIN_TIMEOUT_S:.0f} s: see its log")
         if link.silent_s() > LOST_AFTER_S:

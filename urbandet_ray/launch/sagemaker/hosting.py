@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from urbandet_ray.errors import ConfigError, NotFoundError
-from urbandet_ray.launch.sagemaker.account import client, translated
-from urbandet_ray.launch.sagemaker.request import Machines, check_name, tag_list, vpc
+from urbandet_ray.launch.sagemaker.account import ENDED, client, translated
+from urbandet_ray.launch.sagemaker.request import Machines, check_name, folder_uri, tag_list, vpc
 from urbandet_ray.storage import is_remote
 
 PROCESSING_ROOT = "/opt/ml/processing"
+
+_FILE = re.compile(
+    r"\.(tfrec\w*|records?|gz|tflite|mp4|mov|avi|mkv|webm|jpe?g|png)(-\d+-of-\d+)?$", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -114,18 +119,20 @@ class ProcessingJob:
 
     def to_request(self) -> dict[str, Any]:
         """CreateProcessingJob."""
-        inputs = [_processing_input("records", self.records)]
-        if self.artifact:
-            inputs.append(_processing_input("model", self.artifact))
+        inputs = {"records": self.records, "model": self.artifact}
+        program: dict[str, Any] = {
+            "ImageUri": self.image,
+            "ContainerEntrypoint": ["python", "-m", "urbandet_ray.commands.sagemaker_batch"],
+        }
+        if self.settings:  # an empty list is refused
+            program["ContainerArguments"] = list(self.settings)
         request: dict[str, Any] = {
             "ProcessingJobName": self.name,
             "RoleArn": self.role,
-            "AppSpecification": {
-                "ImageUri": self.image,
-                "ContainerEntrypoint": ["python", "-m", "urbandet_ray.commands.sagemaker_batch"],
-                "ContainerArguments": list(self.settings) or ["draw.enabled=true"],
-            },
-            "ProcessingInputs": inputs,
+            "AppSpecification": program,
+            "ProcessingInputs": [
+                _processing_input(name, uri) for name, uri in inputs.items() if uri
+            ],
             "ProcessingOutputConfig": {
                 "Outputs": [
                     {
@@ -151,6 +158,36 @@ class ProcessingJob:
         if self.machines.subnets:
             request["NetworkConfig"] = {"VpcConfig": vpc(self.machines)}
         return request
+
+
+@dataclass(frozen=True)
+class BatchStatus:
+    """A processing job as SageMaker describes it.
+
+    Attributes:
+        name, status: SageMaker's words: "InProgress".
+        reason: why it failed.
+        out: s3:// prefix of the run folder.
+    """
+
+    name: str
+    status: str
+    reason: str
+    out: str
+
+    log_group = "/aws/sagemaker/ProcessingJobs"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.status in ENDED
+
+    def to_text(self) -> str:
+        """A few lines for a person."""
+        lines = [f"{self.name}: {self.status} (processing job)"]
+        lines += [f"why: {self.reason}"] if self.reason else []
+        lines += [f"run folder {self.out}"] if self.status == "Completed" else []
+        return "\n".join(lines)
 
 
 def create_endpoint(endpoint: Endpoint, region: str | None) -> None:
@@ -195,11 +232,34 @@ def create_processing_job(job: ProcessingJob, region: str | None) -> str:
     return str(told["ProcessingJobArn"])
 
 
+def describe_processing_job(name: str, region: str | None) -> BatchStatus:
+    """How a processing job is.
+
+    Raises:
+        NotFoundError: there is none of this name in the region.
+    """
+    with translated("sagemaker:DescribeProcessingJob"):
+        told = client("sagemaker", region).describe_processing_job(ProcessingJobName=name)
+    outputs = told.get("ProcessingOutputConfig", {}).get("Outputs") or [{}]
+    return BatchStatus(
+        name=name,
+        status=told["ProcessingJobStatus"],
+        reason=told.get("ExitMessage") or told.get("FailureReason", ""),
+        out=outputs[0].get("S3Output", {}).get("S3Uri", ""),
+    )
+
+
+def stop_processing_job(name: str, region: str | None) -> None:
+    """Ask SageMaker to stop a job."""
+    with translated("sagemaker:StopProcessingJob"):
+        client("sagemaker", region).stop_processing_job(ProcessingJobName=name)
+
+
 def _processing_input(name: str, uri: str) -> dict[str, Any]:
     return {
         "InputName": name,
         "S3Input": {
-            "S3Uri": uri,
+            "S3Uri": uri if _FILE.search(uri) else folder_uri(uri),
             "LocalPath": f"{PROCESSING_ROOT}/input/{name}",
             "S3DataType": "S3Prefix",
             "S3InputMode": "File",

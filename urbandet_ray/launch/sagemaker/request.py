@@ -6,8 +6,9 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from urbandet_ray.config.training import TrainConfig
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.launch.sagemaker.container import DEFAULT_ROOT
 from urbandet_ray.launch.sagemaker.hyperparameters import OPTIMIZED
-from urbandet_ray.launch.secrets import refuse_secrets
+from urbandet_ray.launch.secrets import flat, refuse_secrets
 from urbandet_ray.storage import is_remote
 
 METRICS: dict[str, str] = {
@@ -103,7 +104,7 @@ class TrainingJob:
                     f"{what} is {uri}, which SageMaker does not see: copy it to S3 "
                     f"(aws s3 sync {uri} s3://BUCKET/PREFIX) and give that"
                 )
-        refuse_secrets([f"{name}={one}" for name, one in self.hyperparameters.items()], {})
+        refuse_secrets([f"{name}={one}" for name, one in self.hyperparameters.items()], os.environ)
 
     def to_request(self) -> dict[str, Any]:
         """CreateTrainingJob."""
@@ -155,7 +156,7 @@ def hyperparameters_of(config: TrainConfig, optimized: str | None) -> dict[str, 
     Raises:
         ConfigError: it does not go into SageMaker's limits.
     """
-    given = dict(_flat(config.model_dump(mode="json", exclude_unset=True)))
+    given = dict(flat(config.model_dump(mode="json", exclude_unset=True)))
     if not is_remote(str(given.get("output", ""))):
         given.pop("output", None)
     given.pop("data", None)
@@ -201,7 +202,7 @@ def _channel(name: str, uri: str) -> dict[str, Any]:
         "DataSource": {
             "S3DataSource": {
                 "S3DataType": "S3Prefix",
-                "S3Uri": uri,
+                "S3Uri": folder_uri(uri),
                 "S3DataDistributionType": "FullyReplicated",  # each worker reads its own share
             }
         },
@@ -209,9 +210,6 @@ def _channel(name: str, uri: str) -> dict[str, Any]:
     }
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+def folder_uri(uri: str) -> str:
+    """With a slash at its end: an S3Prefix without one also takes in `waymo-old` beside `waymo`."""
+    return f"{uri.rstrip('/')}/"

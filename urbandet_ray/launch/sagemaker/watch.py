@@ -207,10 +207,14 @@ class HeadLink:
     Args:
         head: its name.
         host: this host's name.
+
+    Attributes:
+        last: what the head last said; None before it answered.
     """
 
     def __init__(self, head: str, host: str) -> None:
         self._head, self._host = head, host
+        self.last: Status | None = None
         self._heard_s = time.monotonic()
 
     def beat(self, state: HostState, reason: str = "") -> Status | None:
@@ -231,6 +235,7 @@ class HeadLink:
         except (OSError, HTTPException, ValueError, TypeError):
             return None
         self._heard_s = time.monotonic()
+        self.last = status
         return status
 
     @contextmanager
