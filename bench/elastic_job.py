@@ -19,7 +19,8 @@ from typing import BinaryIO
 from urbandet_ray.detections import Detections
 from urbandet_ray.frames import Image
 from urbandet_ray.inference.job import InferJob
-from urbandet_ray.inference.pipeline import ActorPool, run_inference
+from urbandet_ray.inference.pipeline import run_inference
+from urbandet_ray.inference.pool import ActorPool
 from urbandet_ray.inference.session import ray_session
 from urbandet_ray.inference.shards import CutRule
 from urbandet_ray.labels import STREET_LABELS

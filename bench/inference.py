@@ -1,8 +1,11 @@
 """Inference against what people do without us, and against what the machine could do.
 
-    urbandet export RUN                                          # stock: the course's model
-    urbandet export RUN --format openvino --precision bf16
-    urbandet export RUN --format openvino --precision int8 --calibrate data/waymo/train
+    for each RUN:
+        urbandet export RUN                                      # stock: the course's model
+        urbandet export RUN --format savedmodel                  # its arithmetic is counted
+        urbandet export RUN --format openvino
+        urbandet export RUN --format openvino --precision bf16
+        urbandet export RUN --format openvino --precision int8 --calibrate data/waymo/train
     python bench/inference.py RUN... --data data/waymo/val
 
 For each training run, in turn and as often as --rounds says, each side in a process of its own:
@@ -11,7 +14,7 @@ course    a frame as list -> JSON -> HTTP on loopback -> stock SavedModel, an im
           (all outputs, raw anchors too, as the course's endpoint answers) -> draw -> MJPG video
 loop      decode, stock SavedModel, draw, encode, write: one process, TensorFlow's own threads
 raydata   Ray Data as its docs show it: read_binary_files, map_batches with the same loop in an
-          actor a core
+          actor a core; from when each has done its first batch
 pipeline  `urbandet bench` on the network: the whole pipeline, warm actors
 limit     cores / (CPU seconds a frame of decode + network + post-processing + draw + encode +
           write), each alone in one process with one thread
@@ -197,17 +200,16 @@ class LoopActor:
         if not self._warm:
             self._loop.one(batch["bytes"][0], "warm")
             self._warm = True
-        begin = time.time()
         found = [
             self._loop.one(encoded, Path(path).stem)
             for encoded, path in zip(batch["bytes"], batch["path"], strict=True)
         ]
         count = len(found)
-        return {"found": found, "begin": [begin] * count, "end": [time.time()] * count}
+        return {"found": found, "actor": [os.getpid()] * count, "end": [time.time()] * count}
 
 
 def side_raydata(export: Path, frames: Sequence[Frame], scratch: Path) -> float:
-    """Frames/s from the first batch to the last, models loaded and warm."""
+    """Frames/s of warm actors: from when the last of them has done its first batch."""
     import ray
 
     images = scratch / "images"
@@ -232,8 +234,14 @@ def side_raydata(export: Path, frames: Sequence[Frame], scratch: Path) -> float:
     finally:
         ray.shutdown()
     assert len(rows) == len(frames)
-    span = max(row["end"] for row in rows) - min(row["begin"] for row in rows)
-    return len(rows) / span
+    firsts: dict[int, float] = {}
+    for row in rows:
+        firsts[row["actor"]] = min(row["end"], firsts.get(row["actor"], row["end"]))
+    if len(firsts) < CORES:
+        raise SystemExit(f"{len(firsts)} of {CORES} actors had work: give more --frames")
+    warm = max(firsts.values())
+    late = [row["end"] for row in rows if row["end"] > warm]
+    return len(late) / (max(late) - warm)
 
 
 # ours, and the limit
@@ -395,9 +403,11 @@ def measure(run: Path, options: argparse.Namespace) -> dict[str, Any]:
     """All rounds of one training run."""
     stock = run / "exports" / "best-stock"
     networks = {name: run / "exports" / f"best-{name}" for name in options.networks}
-    networks = {name: folder for name, folder in networks.items() if folder.is_dir()}
+    plain = run / "exports" / "best-savedmodel"
+    if missing := [str(one) for one in (stock, plain, *networks.values()) if not one.is_dir()]:
+        raise SystemExit(f"export first: {', '.join(missing)}")
     rounds: list[dict[str, Any]] = []
-    counts = {"course": options.frames // 4, "loop": options.frames, "raydata": options.frames}
+    counts = {"course": options.frames // 4, "loop": options.frames, "raydata": 2 * options.frames}
     for number in range(options.rounds):
         one: dict[str, Any] = {}
         for side in SIDES:
@@ -409,8 +419,7 @@ def measure(run: Path, options: argparse.Namespace) -> dict[str, Any]:
             one[name] = {"cpu_ms": costs, "limit": limit, "row": row, "pace": row["rounds"][0]}
         print(f"{run.name}, round {number + 1}: {_told(one, list(networks))}", flush=True)
         rounds.append(one)
-    plain = run / "exports" / "best-savedmodel"
-    flops = in_own_process("flops", plain) if plain.is_dir() else None
+    flops = in_own_process("flops", plain)
     return {"rounds": rounds, "networks": list(networks), "flops": flops}
 
 
@@ -428,32 +437,31 @@ def summary(found: dict[str, Any], name: str, peaks: dict[str, float]) -> dict[s
         for stage in rounds[0][name]["cpu_ms"]
     }
     precision = rounds[0][name]["row"]["precision"]
-    speed = found["flops"] and found["flops"] / (costs["network"] / 1000)
+    speed = found["flops"] / (costs["network"] / 1000)
     return {
         "frames_per_s": median([one[name]["pace"] for one in rounds]),
         **{side: median([one[name]["pace"] / one[side] for one in rounds]) for side in SIDES},
         "limit": median([one[name]["pace"] / one[name]["limit"] for one in rounds]),
         "cpu_ms": costs,
         "map": rounds[0][name]["row"]["map"],
-        "gflops": speed and speed / 1e9,
-        "share_of_peak": speed and speed / peaks[precision],
+        "post_of_network": costs["post-processing"] / costs["network"],
+        "gflops": speed / 1e9,
+        "share_of_peak": speed / peaks[precision],
     }
 
 
 def report(results: dict[str, Any]) -> str:
     """The table, in Markdown."""
     heads = ["run", "network", "frames/s", "x course", "x loop", "x Ray Data", "of the limit"]
-    heads += ["mAP", "GFLOP/s a core", "of the matrix product"]
+    heads += ["mAP", "post-processing / network", "GFLOP/s a core", "of the matrix product"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for run, found in results["runs"].items():
         for name, one in found["summary"].items():
-            flops = ["-", "-"]
-            if one["gflops"]:
-                flops = [f"{one['gflops']:.0f}", f"{one['share_of_peak']:.2f}"]
             cells = [run, name, f"{one['frames_per_s']:.1f}"]
             cells += [f"{one[side]:.1f}" for side in SIDES]
-            cells += [f"{one['limit']:.2f}", f"{one['map']:.3f}" if one["map"] else "-", *flops]
-            lines.append("| " + " | ".join(cells) + " |")
+            cells += [f"{one['limit']:.2f}", "-" if one["map"] is None else f"{one['map']:.3f}"]
+            cells += [f"{one['post_of_network']:.1%}", f"{one['gflops']:.0f}"]
+            lines.append("| " + " | ".join([*cells, f"{one['share_of_peak']:.2f}"]) + " |")
     return "\n".join(lines)
 
 

@@ -147,7 +147,8 @@ def run_pipeline(
     """One pipeline run in this process; what it measured."""
     from urbandet_ray.commands.infer import pace
     from urbandet_ray.inference.job import InferJob
-    from urbandet_ray.inference.pipeline import ActorPool, run_inference
+    from urbandet_ray.inference.pipeline import run_inference
+    from urbandet_ray.inference.pool import ActorPool
     from urbandet_ray.inference.session import ray_session
     from urbandet_ray.inference.shards import fitting_rule
 

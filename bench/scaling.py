@@ -34,7 +34,8 @@ from urbandet_ray.commands.bench import warm_pace
 from urbandet_ray.detections import Detections
 from urbandet_ray.frames import Image
 from urbandet_ray.inference.job import InferJob
-from urbandet_ray.inference.pipeline import ActorPool, run_inference
+from urbandet_ray.inference.pipeline import run_inference
+from urbandet_ray.inference.pool import ActorPool
 from urbandet_ray.inference.shards import CutRule
 from urbandet_ray.labels import STREET_LABELS
 from urbandet_ray.records.sources import list_sources
@@ -117,10 +118,12 @@ def run(records: Path, out: Path, pace: float, actors: int, times: int) -> dict[
         for source in list_sources(str(records), storage)
     ]
     load: list[Load] = []
-    threading.Timer(15, lambda: load.append(Load())).start()  # when it is under way
+    begins = threading.Timer(15, lambda: load.append(Load()))  # when it is under way
+    begins.start()
     rule = CutRule(SHARD_FRAMES, 32 << 20)
     pool = ActorPool(min=actors, max=actors, gpus=1, shards_in_flight=2)
     result = run_inference(job, sources, rule, pool)
+    begins.cancel()
     cores = load[0].cores() if load else {}
     speed, counted = warm_pace(result.summaries)
     used = len({one.actor for one in result.summaries})
