@@ -80,6 +80,14 @@ class WaitingDetector(SquareDetector):
         return super().detect(images)
 
 
+class BreakingDetector(SquareDetector):
+    """Runs out of memory."""
+
+    def detect(self, images: Sequence[Image]) -> list[Detections]:
+        """Never answers."""
+        raise RuntimeError("out of memory")
+
+
 def refuse_to_load() -> SquareDetector:
     """A model whose runtime is not there."""
     raise ModelError("this runtime is not installed")

@@ -162,6 +162,13 @@ def test_mistakes_of_infer(urbandet: Run, records: Path, tmp_path: Path, name: s
         (["track", "{tmp}"], "is not a run folder"),
         (["track", "{tmp}", "--score-high", "2"], "score_high: Input should be less than or equal"),
         (["data", "stats", "{tmp}/nowhere"], "nowhere"),
+        (
+            ["bench", "shipped", "--data", "{records}", "--mapping", "{tmp}/no.yaml"],
+            "no class mapping",
+        ),
+        (["bench", "shipped", "--data", "{records}", "--model-labels", "{tmp}/no"], "no label map"),
+        (["bench", "shipped", "--data", "{records}", "--actors", "0"], "actors.min"),
+        (["bench", "shipped", "--data", "{records}", "--gpus", "-1"], "actors.gpus"),
         (["data", "show", "{tmp}/nowhere"], "nowhere"),
     ],
 )

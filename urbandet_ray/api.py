@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from urbandet_ray.commands import evaluate as _evaluate
@@ -21,12 +22,15 @@ from urbandet_ray.config import (
 from urbandet_ray.storage import Storage
 
 
-def infer(input: str, output: str, **settings: Any) -> _infer.InferReport:
+def infer(
+    input: str, output: str, *, say: Callable[[str], None] = print, **settings: Any
+) -> _infer.InferReport:
     """Detect on every frame of `input` and commit to the run folder `output`; resumes.
 
     Args:
         input: TFRecords, a folder of images or a video; local or s3://.
         output: run folder; local or s3://.
+        say: told what backend="auto" measures and chooses.
         settings: sections and keys of InferConfig, e.g. model={"uri": ...}, batch_size=8,
             tiles={"rows": 3, "columns": 3}, track={"enabled": True}.
 
@@ -34,7 +38,7 @@ def infer(input: str, output: str, **settings: Any) -> _infer.InferReport:
         UrbandetError: what is wrong, and what to do.
     """
     return _infer.infer(
-        load_config(InferConfig, None, {"input": input, "output": output, **settings})
+        load_config(InferConfig, None, {"input": input, "output": output, **settings}), say=say
     )
 
 

@@ -99,6 +99,21 @@ def test_a_precision_that_the_processor_lacks_is_left_out(
     assert found.left_out == {"best-openvino-bf16": "this processor does not compute in bf16"}
 
 
+def test_a_damaged_export_is_left_out(tmp_path: Path) -> None:
+    """The others still compete; a marker that nobody can read says which."""
+    add_export(tmp_path, "best-tflite", "tflite")
+    add_export(tmp_path, "best-openvino", "openvino")
+    (tmp_path / "exports" / "best-openvino" / "network.json").write_text("{")
+    found = candidates(str(tmp_path), Storage())
+    assert list(found.uris) == ["best-tflite"]
+    assert "network.json is damaged" in found.left_out["best-openvino"]
+    (tmp_path / "exports" / "best-openvino" / "export.json").write_text("{}")
+    with pytest.raises(
+        ModelError, match=r"best-openvino/export\.json is damaged .*export it again"
+    ):
+        candidates(str(tmp_path), Storage())
+
+
 def test_a_run_without_exports_says_what_to_do(tmp_path: Path) -> None:
     """And so does one whose exports all cost too much."""
     (tmp_path / "checkpoint").write_text("")
@@ -127,7 +142,7 @@ def test_the_choice_is_kept(
     assert {trial["model"] for trial in kept["trials"]} == {"best-stock-tflite"}
     assert list(kept["left_out"]) == ["best-openvino"]
     fastest = max(kept["trials"], key=lambda trial: trial["frames_per_s"])
-    assert kept["threads"] == fastest["threads"]
+    assert (kept["threads"], kept["batch_size"]) == (fastest["threads"], fastest["batch_size"])
     assert json.loads((run / "run.json").read_text())["model"]["uri"] == model
 
     def measured_again(*_: object, **__: object) -> None:
@@ -135,7 +150,7 @@ def test_the_choice_is_kept(
 
     monkeypatch.setattr(backend, "tune", measured_again)
     assert urbandet_ray.infer(str(records), str(run), **settings).resumed
-    with pytest.raises(ConfigError, match="chose its backend for"):
+    with pytest.raises(ConfigError, match="chose its backend for batch_size None, not 2: repeat"):
         urbandet_ray.infer(str(records), str(run), **settings, batch_size=2)
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,15 +197,24 @@ def test_from_s3_to_s3(run: Path, s3_server: object) -> None:
     assert len(found) > 0
 
 
-def test_failed_export_keeps_the_earlier_one(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("format", "message"),
+    [
+        ("stock", r"best/ckpt-7 does not restore .*pipeline\.config"),
+        ("savedmodel", r"ckpt-7 does not fit its pipeline\.config \(.*\): it is damaged, or of"),
+    ],
+)
+def test_failed_export_keeps_the_earlier_one(
+    run: Path, tmp_path: Path, format: Any, message: str
+) -> None:
     """A checkpoint that cannot be read leaves the folder as it was."""
     broken, out = tmp_path / "run", tmp_path / "out"
     shutil.copytree(run, broken)
     (broken / "best" / "ckpt-7.index").write_bytes(b"no checkpoint at all")
     out.mkdir()
     (out / "export.json").write_text("earlier")
-    with pytest.raises(ModelError, match=r"best/ckpt-7 does not restore .*pipeline\.config"):
-        export(str(broken), out=str(out), storage=Storage())
+    with pytest.raises(ModelError, match=message):
+        export(str(broken), out=str(out), storage=Storage(), format=format)
     assert (out / "export.json").read_text() == "earlier"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
 
@@ -233,6 +243,38 @@ def test_only_ssd_goes_to_tflite(run: Path, tmp_path: Path) -> None:
     (tmp_path / "pipeline.config").write_text("model { faster_rcnn { num_classes: 3 } }")
     with pytest.raises(ModelError, match=r"faster_rcnn model: .*export it as stock"):
         export(str(tmp_path), storage=Storage(), format="stock-tflite")
+
+
+def test_what_holds_more_than_an_export_is_spared(run: Path, tmp_path: Path) -> None:
+    """The run itself, the folder of all its exports, a data folder with its label map."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    for name in ("first", "second"):
+        (copy / "exports" / name).mkdir(parents=True)
+        (copy / "exports" / name / "export.json").write_text("{}")
+    data = tmp_path / "data"
+    (data / "train").mkdir(parents=True)
+    (data / "label_map.pbtxt").write_text(LABELS, "utf-8")
+    (data / "train" / "a.tfrecord").write_bytes(b"frames")
+    before = sorted(tmp_path.rglob("*"))
+    for out in (copy, copy / "exports", data):
+        with pytest.raises(ConfigError, match="no earlier export: give another folder"):
+            export(str(copy), out=str(out), storage=Storage())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.s3
+def test_an_export_cut_off_on_s3_is_done_again(run: Path, s3_server: object) -> None:
+    """There a folder cannot appear at once: what was begun is known, and replaced."""
+    bucket = s3_server.make_bucket("export-again")  # type: ignore[attr-defined]
+    storage = Storage(s3_server.options)  # type: ignore[attr-defined]
+    place = f"{bucket}/out"
+    storage.write_bytes(f"{place}/export.unfinished", b"")
+    storage.write_bytes(f"{place}/half", b"old")
+    export(str(run), out=place, storage=storage, format="stock-tflite")
+    names = {file.uri.removeprefix(f"{place}/") for file in storage.list_files(place)}
+    assert "export.json" in names
+    assert not names & {"half", "export.unfinished"}
 
 
 def test_folder_of_something_else_is_spared(run: Path, tmp_path: Path) -> None:

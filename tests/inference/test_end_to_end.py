@@ -340,6 +340,7 @@ def test_a_crash_that_repeats_ends_the_run_with_a_message(
     """A model that takes its process down does not do so for ever."""
     from urbandet_ray.inference import pipeline
     from urbandet_ray.inference.job import InferJob
+    from urbandet_ray.inference.pool import ActorPool
     from urbandet_ray.inference.shards import CutRule
     from urbandet_ray.labels import STREET_LABELS
     from urbandet_ray.records.sources import list_sources
@@ -357,7 +358,7 @@ def test_a_crash_that_repeats_ends_the_run_with_a_message(
     job = InferJob(str(tmp_path / "run"), Storage(), Crashing, STREET_LABELS)
     sources = list_sources(str(drives), job.storage)
     with pytest.raises(RunError, match="an actor died 2 times over the same shard"):
-        pipeline.run_inference(job, sources, CutRule(4, 1 << 20), pipeline.ActorPool(min=1))
+        pipeline.run_inference(job, sources, CutRule(4, 1 << 20), ActorPool(min=1))
     assert job.folder().markers() == []
 
 
@@ -367,6 +368,7 @@ def test_an_actor_that_cannot_start_says_why(
     """A module that the driver has and the workers have not, above all."""
     from urbandet_ray.inference import pipeline
     from urbandet_ray.inference.job import InferJob
+    from urbandet_ray.inference.pool import ActorPool
     from urbandet_ray.inference.shards import CutRule
     from urbandet_ray.labels import STREET_LABELS
     from urbandet_ray.records.sources import list_sources
@@ -377,4 +379,4 @@ def test_an_actor_that_cannot_start_says_why(
     job = InferJob(str(tmp_path / "run"), Storage(), make, STREET_LABELS)
     sources = list_sources(str(drives), job.storage)
     with pytest.raises(RunError, match=r"could not start: .*No module named 'my_detector'.*have t"):
-        pipeline.run_inference(job, sources, CutRule(4, 1 << 20), pipeline.ActorPool(min=1))
+        pipeline.run_inference(job, sources, CutRule(4, 1 << 20), ActorPool(min=1))

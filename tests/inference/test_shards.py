@@ -137,6 +137,17 @@ def test_the_end_of_an_input_is_cut_finer(tmp_path: Path) -> None:
     assert fitting_rule([source(900), source(0), source(700)], 1).fine_from == (2, 600)
 
 
+def test_shards_are_whole_batches(tmp_path: Path) -> None:
+    """A model that takes five at a time is not called for three, but at the end of a file."""
+    path = write_drive(tmp_path / "a.tfrecord", 32)
+    (listed,) = list_sources(str(path), STORAGE)
+    rule = fitting_rule([listed], 1 << 20, batch=5)
+    assert [len(shard.records) for shard in shards_of(path, rule)] == [10, 10, 10, 2]
+    early = replace(rule, fine_from=(0, listed.size_bytes // 2))
+    assert [len(s.records) for s in shards_of(path, early)] == [10, 10, 5, 5, 2]
+    assert [len(s.records) for s in shards_of(path, replace(rule, batch=64))] == [32]
+
+
 def test_a_shard_travels_whole(tmp_path: Path) -> None:
     """Images above and below the size that is put aside, and labels, come out as they went in."""
     (shard,) = shards_of(write_drive(tmp_path / "a.tfrecord", 6), CutRule(64, 1 << 30, True))

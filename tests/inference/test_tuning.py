@@ -1,13 +1,20 @@
 """Trials find what is fastest, on real actors with detectors whose speed is known."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import drives
 import pytest
-from drives import SquareDetector, WaitingDetector, refuse_to_load, write_drive
+from drives import (
+    BreakingDetector,
+    SquareDetector,
+    WaitingDetector,
+    refuse_to_load,
+    write_drive,
+)
 
-from urbandet_ray.errors import RunError
+from urbandet_ray.errors import ModelError, RunError
 from urbandet_ray.inference.job import InferJob
 from urbandet_ray.inference.tuning import GPU_BATCHES, Trial, Tuning, _layouts, tune
 from urbandet_ray.labels import STREET_LABELS
@@ -86,8 +93,48 @@ def test_gpus_that_no_node_has_are_refused(ray_dashboard: str, records: list[Sou
 
 def test_layouts_fill_the_node() -> None:
     assert _layouts({"cpus": 6.0}, 0) == [(1, 6), (2, 3), (4, 1)]
-    assert _layouts({"cpus": 0.5}, 0) == [(1, 1)]
     assert _layouts({"gpus": 8.0}, 0.5) == [(1, 16)]
+
+
+def test_layouts_are_those_of_the_run() -> None:
+    """With fewer actors than cores, more threads; never fewer actors than it starts with."""
+    eight = {"cpus": 8.0, "gpus": 2.0}
+    assert _layouts(eight, 0, (2, None)) == [(1, 2), (2, 2), (4, 2)]
+    assert _layouts(eight, 0, (1, 4)) == [(1, 4), (2, 4), (4, 2), (8, 1)]
+    assert _layouts(eight, 0, (16, None)) == [(1, 8)]  # the rest waits for an autoscaler
+    assert _layouts(eight, 0, threads=3) == [(3, 2)]
+    assert _layouts(eight, 0.5, (2, None)) == [(1, 2)]
+
+
+def test_a_candidate_that_breaks_is_left_out(
+    ray_dashboard: str, records: list[SourceRecord]
+) -> None:
+    """By an error that nobody translated, or before an actor is asked for."""
+
+    def no_job(threads: int) -> InferJob:
+        raise ModelError("does not tell its input's size")
+
+    found = tune(
+        {
+            "broken": partial(job_of, BreakingDetector),
+            "none": no_job,
+            "fine": partial(job_of, SquareDetector),
+        },
+        records[:4],
+        threads=1,
+    )
+    assert {trial.model for trial in found.trials} == {"fine"}
+    assert "out of memory" in found.failed["broken"]
+    assert found.failed["none"] == "does not tell its input's size"
+
+
+def test_frames_that_nobody_can_decode_end_a_trial(
+    ray_dashboard: str, records: list[SourceRecord]
+) -> None:
+    """Rather than being tried for ever."""
+    frame = replace(records[0].frame, encoded=b"no image")
+    found = tune({"one": partial(job_of, SquareDetector)}, [replace(records[0], frame=frame)])
+    assert found.failed == {"one": "it got no frame that can be decoded"}
 
 
 def test_nothing_that_runs_says_why() -> None:

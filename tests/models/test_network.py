@@ -22,7 +22,7 @@ from urbandet_ray.models.backends import runtimes
 from urbandet_ray.models.backends.runtimes import OnnxRuntime, computes_in
 from urbandet_ray.models.batched import trace_network
 from urbandet_ray.models.conversion import write_network
-from urbandet_ray.models.loading import ModelSpec, load_detector
+from urbandet_ray.models.loading import ModelSpec, load_detector, model_fingerprint
 from urbandet_ray.models.network import (
     Accuracy,
     Precision,
@@ -229,6 +229,31 @@ def test_fewer_bits_answer_nearly_the_same(
         assert sizes[1] < sizes[0]
 
 
+def test_suppression_may_be_another(network: Callable[..., str], run: Path) -> None:
+    """Its own answers lie between stricter and none; soft scores differ; and it is another run."""
+    given = images((120, 90))
+
+    def scores(**nms: object) -> float:
+        spec = ModelSpec(network("tflite"), score_min=0.0, **nms)  # type: ignore[arg-type]
+        (found,) = load_detector(spec, Storage()).detect(given)
+        return float(found.scores.sum())
+
+    none, own, strict = scores(nms_iou_max=1.0), scores(), scores(nms_iou_max=0.05)
+    assert strict < own < none
+    assert scores(nms_iou_max=0.05, nms_class_agnostic=True) < strict
+    assert scores(nms_soft_sigma=0.5) < none
+    prints = {
+        model_fingerprint(ModelSpec(network("tflite"), nms_iou_max=iou), Storage())
+        for iou in (None, 0.05, 1.0)
+    }
+    assert len(prints) == 3
+    with pytest.raises(ModelError, match=r"inside, by its own rules: model\.nms changes"):
+        load_detector(
+            ModelSpec(str(run / "exports" / "best-stock" / "saved_model"), nms_iou_max=0.5),
+            Storage(),
+        )
+
+
 def test_a_network_that_answers_for_fewer_images_is_refused(network: Callable[..., str]) -> None:
     """Whatever was done to its model file."""
 
@@ -247,7 +272,7 @@ def test_a_network_that_answers_for_fewer_images_is_refused(network: Callable[..
 def test_a_gpu_is_given_batches_of_one_size(network: Callable[..., str]) -> None:
     """cuDNN would plan anew for each other one; what fills them up is not answered for."""
     facts = read_facts(Path(network("onnx")), "it")
-    runtime = OnnxRuntime(facts.model_path(Path(network("onnx"))), facts, 1)
+    runtime = OnnxRuntime(facts.model_path(Path(network("onnx"))), facts, 1, "cpu")
     given = np.stack(images((64, 64), (64, 64), (64, 64)))
     alone = runtime.run(given[:1])
     runtime.provider = "CUDAExecutionProvider"  # in name: the session computes on the CPU
@@ -281,6 +306,49 @@ def test_a_gpu_build_that_falls_back_is_refused(
         load_detector(ModelSpec(network("onnx")), Storage())
 
 
+@pytest.mark.parametrize(("runtime", "why"), [("onnx", "is not built for"), ("savedmodel", "sees")])
+def test_a_gpu_that_is_not_there_is_said(
+    network: Callable[..., str], runtime: str, why: str
+) -> None:
+    """An actor that holds a GPU must not compute on the CPU and say nothing."""
+    with pytest.raises(ModelError, match=rf"{why} .*actors\.gpus=0"):
+        load_detector(ModelSpec(network(runtime), device="gpu"), Storage())
+
+
+def test_an_actor_without_a_gpu_leaves_them_alone(
+    network: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray hides none from it: a core's worth of actors would share one GPU's memory."""
+    import onnxruntime
+
+    offered = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
+    monkeypatch.setattr(runtimes, "_sees_gpu", lambda: True)
+    detector = load_detector(ModelSpec(network("onnx"), device="cpu"), Storage())
+    assert detector._runtime.provider == "CPUExecutionProvider"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("runtime", ["savedmodel", "openvino", "onnx", "tflite"])
+def test_what_a_runtime_throws_is_told(network: Callable[..., str], runtime: str) -> None:
+    """Each throws its own kinds: at a batch that it cannot take, and at a file that is none."""
+    detector = load_detector(ModelSpec(network(runtime)), Storage())
+    with pytest.raises(ModelError, match=r"failed on 1 images \(.*smaller batch_size"):
+        detector._answer(np.zeros((1, 64, 64, 4), np.uint8))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("runtime", ["savedmodel", "openvino", "onnx", "tflite"])
+def test_a_damaged_model_file_is_told(
+    network: Callable[..., str], tmp_path: Path, runtime: str
+) -> None:
+    model = tmp_path / "network"
+    shutil.copytree(network(runtime), model)
+    for file in model.rglob("*"):
+        if file.suffix in (".pb", ".xml", ".onnx", ".tflite"):
+            file.write_bytes(b"<net" + file.read_bytes()[: file.stat().st_size // 3])
+    with pytest.raises(ModelError, match=r"does not load into \w+ \(.*copy or export it again"):
+        load_detector(ModelSpec(str(model)), Storage())
+
+
 def test_a_damaged_folder_is_named(network: Callable[..., str], tmp_path: Path) -> None:
     """Whatever is missing or broken in it."""
     model = tmp_path / "network"
@@ -306,6 +374,22 @@ def test_a_resizer_without_batches_is_refused() -> None:
     config = tiny_ssd()
     config.model.ssd.image_resizer.keep_aspect_ratio_resizer.min_dimension = 64
     with pytest.raises(ModelError, match="needs fixed_shape_resizer, or keep_aspect_ratio_resizer"):
+        trace_network(config, "unused")
+
+
+def test_a_checkpoint_of_another_width_is_refused(run: Path) -> None:
+    """Its tensors have other shapes; the first that does not fit is told."""
+    config = odapi.read_pipeline_config(run / "pipeline.config")
+    config.model.ssd.box_predictor.weight_shared_convolutional_box_predictor.depth *= 2
+    with pytest.raises(ModelError, match=r"ckpt-1 does not fit its pipeline\.config \(.*shape"):
+        trace_network(config, str(run / "best" / "ckpt-1"))
+
+
+def test_a_first_stage_alone_is_refused() -> None:
+    """It answers regions without classes."""
+    config = odapi.open_odapi().pipeline_pb2.TrainEvalPipelineConfig()
+    config.model.faster_rcnn.number_of_stages = 1
+    with pytest.raises(ModelError, match="number_of_stages is 1: a first stage alone finds region"):
         trace_network(config, "unused")
 
 

@@ -3,6 +3,8 @@
 import importlib
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from tiny_models import tiny_ssd
 
 from urbandet_ray.errors import ConfigError, ModelError
-from urbandet_ray.models import odapi, postprocess
+from urbandet_ray.models import odapi, postprocess, suppression
 from urbandet_ray.models.postprocess import (
     UNIT_WINDOW,
     Found,
@@ -70,12 +72,18 @@ def cases(draw: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @st.composite
 def rounds(draw: Any) -> Any:
     """Steps so small that even few anchors are ranked in several rounds and blocks."""
-    return mock.patch.multiple(
-        postprocess,
-        _FIRST=draw(st.integers(1, 30)),
-        _SAMPLED=draw(st.integers(1, 7)),
-        _BLOCK=draw(st.integers(1, 20)),
-    )
+    first, sampled, block = (draw(st.integers(1, most)) for most in (30, 7, 20))
+
+    @contextmanager
+    def small() -> Iterator[None]:
+        patch = mock.patch.multiple
+        with (
+            patch(postprocess, _FIRST=first, _SAMPLED=sampled, _BLOCK=block),
+            patch(suppression, _CHUNK=block),
+        ):
+            yield
+
+    return small()
 
 
 def reference(
@@ -296,11 +304,18 @@ def test_higher_floor_gives_a_prefix(
     assert_same(found, [Found(*columns) for columns in prefixes])
 
 
-@pytest.mark.parametrize("sigma", [0.0, 0.5])
-def test_floor_on_logits_gives_a_prefix(sigma: float) -> None:
-    """The same from 5,000 anchors' logits, where the floor decides what is looked at."""
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"soft_nms_sigma": 0.5}, {"background": True}, {"class_agnostic": True}],
+    ids=str,
+)
+def test_floor_on_logits_gives_a_prefix(change: dict[str, Any]) -> None:
+    """The same from 5,000 anchors' logits, where the floor decides what is looked at.
+
+    Above the higher one are few anchors, which are taken out first.
+    """
     deltas, logits, anchors = scene()
-    rules = replace(RULES, score_converter="sigmoid", max_total=250, soft_nms_sigma=sigma)
+    rules = replace(RULES, score_converter="sigmoid", max_total=250, **change)
     full = detect_from_raw(deltas, logits, anchors, replace(rules, score_min=0.5))
     found = detect_from_raw(deltas, logits, anchors, replace(rules, score_min=0.98))
     for one, other in zip(found, full, strict=True):

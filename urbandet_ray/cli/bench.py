@@ -8,14 +8,21 @@ from typing import Annotated
 import typer
 
 from urbandet_ray.cli.options import (
+    Actors,
     Anonymous,
+    Backend,
     Config,
+    Draw,
     Endpoint,
+    Gpus,
     Labels,
+    Mapping,
+    ModelLabels,
     Region,
     Settings,
     given,
     load,
+    s3_values,
 )
 
 app = typer.Typer()
@@ -28,11 +35,13 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="Timed runs of each model.")] = 3,
     seconds: Annotated[float, typer.Option(help="About how long each run takes.")] = 15.0,
     price: Annotated[float | None, typer.Option(help="What the machine costs an hour.")] = None,
-    backend: Annotated[
-        str | None, typer.Option(metavar="auto", help="Choose threads, actors and batch first.")
-    ] = None,
-    draw: Annotated[bool | None, typer.Option(help="Write annotated frames.")] = None,
+    backend: Backend = None,
+    model_labels: ModelLabels = None,
+    mapping: Mapping = None,
     labels: Labels = None,
+    draw: Draw = None,
+    actors: Actors = None,
+    gpus: Gpus = None,
     json_file: Annotated[Path, typer.Option("--json", help="All figures.")] = Path("bench.json"),
     picture: Annotated[
         Path | None, typer.Option("--png", help="Where the time goes, as bars.")
@@ -48,15 +57,11 @@ def bench(
     from urbandet_ray.commands.bench import write_report
     from urbandet_ray.config import InferConfig
 
-    values = given(
-        input=data,
-        output="-",
-        labels=labels,
-        backend=backend,
-        draw__enabled=draw,
-        storage__endpoint_url=s3_endpoint,
-        storage__region=s3_region,
-        storage__anonymous=s3_anonymous,
+    values = (
+        given(input=data, output="-", labels=labels, backend=backend, draw__enabled=draw)
+        | given(model__labels=model_labels, model__mapping=mapping)
+        | given(actors__min=actors, actors__gpus=gpus)
+        | s3_values(s3_endpoint, s3_region, s3_anonymous)
     )
     loaded = load(InferConfig, config, values, settings)
     report = work(loaded, models, rounds=rounds, seconds=seconds, price=price, say=typer.echo)

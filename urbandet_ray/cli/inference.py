@@ -8,19 +8,38 @@ from typing import Annotated
 import typer
 
 from urbandet_ray.cli.options import (
+    Actors,
     Anonymous,
+    Backend,
     Config,
+    Draw,
     Endpoint,
+    Gpus,
     Labels,
+    Mapping,
+    ModelLabels,
     Region,
     Settings,
     given,
     load,
     open_storage,
     read_tiles,
+    s3_values,
 )
 
 app = typer.Typer()
+
+Input = Annotated[str | None, typer.Argument(metavar="INPUT", help="TFRecords, images or a video.")]
+Model = Annotated[
+    str | None, typer.Option(help="shipped, an export, a .tflite file or a SavedModel.")
+]
+Tiles = Annotated[
+    str | None,
+    typer.Option(metavar="ROWSxCOLUMNS", help="Look at parts too, for small objects: 3x3."),
+]
+Track = Annotated[
+    bool | None, typer.Option("--track", help="Number objects over frames, as track does.")
+]
 
 
 @app.command()
@@ -36,35 +55,21 @@ def demo(
 
 @app.command()
 def infer(
-    input_: Annotated[
-        str | None, typer.Argument(metavar="INPUT", help="TFRecords, images or a video.")
-    ] = None,
+    input_: Input = None,
     out: Annotated[str | None, typer.Option("--out", help="Run folder, local or s3://.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="shipped, an export, a .tflite file or a SavedModel.")
-    ] = None,
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto", help="Measure what is fastest here; a run offers its exports."
-        ),
-    ] = None,
-    model_labels: Annotated[str | None, typer.Option(help="The model's own classes.")] = None,
-    mapping: Annotated[str | None, typer.Option(help="coco-to-street, or a YAML.")] = None,
+    model: Model = None,
+    backend: Backend = None,
+    model_labels: ModelLabels = None,
+    mapping: Mapping = None,
     labels: Labels = None,
-    tiles: Annotated[
-        str | None,
-        typer.Option(metavar="ROWSxCOLUMNS", help="Look at parts too, for small objects: 3x3."),
-    ] = None,
+    tiles: Tiles = None,
     score_min: Annotated[float | None, typer.Option(help="Keep detections from here.")] = None,
     draw_score_min: Annotated[float | None, typer.Option(help="Draw detections from here.")] = None,
-    draw: Annotated[bool | None, typer.Option(help="Write annotated frames.")] = None,
-    track: Annotated[
-        bool | None, typer.Option("--track", help="Number objects over frames, as track does.")
-    ] = None,
+    draw: Draw = None,
+    track: Track = None,
     coco: Annotated[bool | None, typer.Option(help="Write COCO results JSON too.")] = None,
-    actors: Annotated[int | None, typer.Option(help="Model actors.")] = None,
-    gpus: Annotated[float | None, typer.Option(help="GPUs an actor.")] = None,
+    actors: Actors = None,
+    gpus: Gpus = None,
     config: Config = None,
     settings: Settings = None,
     s3_endpoint: Endpoint = None,
@@ -77,26 +82,13 @@ def infer(
     from urbandet_ray.config import InferConfig
 
     rows, columns = (None, None) if tiles is None else read_tiles(tiles)
-    values = given(
-        input=input_,
-        output=out,
-        model__uri=model,
-        model__labels=model_labels,
-        model__mapping=mapping,
-        model__score_min=score_min,
-        labels=labels,
-        backend=backend,
-        tiles__rows=rows,
-        tiles__columns=columns,
-        draw__score_min=draw_score_min,
-        draw__enabled=draw,
-        track__enabled=track,
-        coco=coco,
-        actors__min=actors,
-        actors__gpus=gpus,
-        storage__endpoint_url=s3_endpoint,
-        storage__region=s3_region,
-        storage__anonymous=s3_anonymous,
+    values = (
+        given(input=input_, output=out, labels=labels, backend=backend, coco=coco)
+        | given(model__uri=model, model__labels=model_labels, model__mapping=mapping)
+        | given(model__score_min=score_min, tiles__rows=rows, tiles__columns=columns)
+        | given(draw__enabled=draw, draw__score_min=draw_score_min, track__enabled=track)
+        | given(actors__min=actors, actors__gpus=gpus)
+        | s3_values(s3_endpoint, s3_region, s3_anonymous)
     )
     loaded = load(InferConfig, config, values, settings)
     with infer_progress() as on_progress:
@@ -160,14 +152,8 @@ def evaluate(
     from urbandet_ray.commands.evaluate import evaluate as work
     from urbandet_ray.config import EvalConfig
 
-    values = given(
-        run=run,
-        truth=truth,
-        output=out,
-        storage__endpoint_url=s3_endpoint,
-        storage__region=s3_region,
-        storage__anonymous=s3_anonymous,
-    )
+    values = given(run=run, truth=truth, output=out)
+    values |= s3_values(s3_endpoint, s3_region, s3_anonymous)
     typer.echo(work(load(EvalConfig, config, values, settings)).to_text())
 
 
@@ -195,19 +181,10 @@ def video(
     from urbandet_ray.commands.video import make_video
     from urbandet_ray.config import VideoConfig
 
-    values = given(
-        run=run,
-        output=out,
-        fps=fps,
-        score_min=score_min,
-        truth=truth,
-        segment=segment,
-        compare=compare,
-        tracks=tracks,
-        input=input_,
-        storage__endpoint_url=s3_endpoint,
-        storage__region=s3_region,
-        storage__anonymous=s3_anonymous,
+    values = (
+        given(run=run, output=out, fps=fps, score_min=score_min, truth=truth)
+        | given(segment=segment, compare=compare, tracks=tracks, input=input_)
+        | s3_values(s3_endpoint, s3_region, s3_anonymous)
     )
     loaded = load(VideoConfig, config, values, settings)
     with count_progress("frames") as on_frame:

@@ -16,11 +16,31 @@ Endpoint = Annotated[str | None, typer.Option("--s3-endpoint", help="Another S3 
 Region = Annotated[str | None, typer.Option("--s3-region", help="AWS region.")]
 Anonymous = Annotated[bool | None, typer.Option("--s3-anonymous", help="No credentials.")]
 Labels = Annotated[str | None, typer.Option("--labels", help="Our label_map.pbtxt.")]
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        metavar="auto",
+        help="Choose threads, batch and, of a run, the export: measure what is fastest here.",
+    ),
+]
+ModelLabels = Annotated[str | None, typer.Option("--model-labels", help="The model's own classes.")]
+Mapping = Annotated[str | None, typer.Option("--mapping", help="coco-to-street, or a YAML.")]
+Draw = Annotated[bool | None, typer.Option("--draw/--no-draw", help="Write annotated frames.")]
+Actors = Annotated[int | None, typer.Option("--actors", help="Model actors.")]
+Gpus = Annotated[float | None, typer.Option("--gpus", help="GPUs an actor.")]
 
 
 def given(**values: Any) -> dict[str, Any]:
     """Options that were given, as dotted config keys (`a__b` is `a.b`)."""
     return {key.replace("__", "."): value for key, value in values.items() if value is not None}
+
+
+def s3_values(endpoint: str | None, region: str | None, anonymous: bool | None) -> dict[str, Any]:
+    """The S3 options that were given, as config keys."""
+    return given(
+        storage__endpoint_url=endpoint, storage__region=region, storage__anonymous=anonymous
+    )
 
 
 def read_tiles(text: str) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from urbandet_ray.cli.options import (
     given,
     load,
     open_storage,
+    s3_values,
 )
 
 app = typer.Typer()
@@ -25,13 +26,13 @@ augment = typer.Typer(
 )
 app.add_typer(augment, name="augment")
 
+Data = Annotated[str | None, typer.Option(help="Folder with train/, val/ and label_map.pbtxt.")]
+
 
 @app.command()
 def doctor(
     config: Annotated[str, typer.Argument(help="pipeline.config of the TF OD API.")],
-    data: Annotated[
-        str | None, typer.Option(help="Folder with train/, val/ and label_map.pbtxt.")
-    ] = None,
+    data: Data = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the run.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Each takes the batch_size.")] = 1,
     fix: Annotated[str | None, typer.Option(metavar="OUT", help="Write a corrected copy.")] = None,
@@ -63,9 +64,7 @@ def train(
     pipeline: Annotated[
         str | None, typer.Option(help="pipeline.config, or a name of configs/models.")
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Folder with train/, val/ and label_map.pbtxt.")
-    ] = None,
+    data: Data = None,
     out: Annotated[str | None, typer.Option("--out", help="Run folder, local or s3://.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps.")] = None,
     checkpoint: Annotated[
@@ -84,18 +83,11 @@ def train(
     from urbandet_ray.commands.train import train as work
     from urbandet_ray.config import TrainConfig
 
-    values = given(
-        pipeline=pipeline,
-        data=data,
-        output=out,
-        steps=steps,
-        fine_tune__checkpoint=checkpoint,
-        workers__count=workers,
-        workers__gpus=gpus,
-        doctor="ignore" if ignore_doctor else None,
-        storage__endpoint_url=s3_endpoint,
-        storage__region=s3_region,
-        storage__anonymous=s3_anonymous,
+    values = (
+        given(pipeline=pipeline, data=data, output=out, steps=steps)
+        | given(fine_tune__checkpoint=checkpoint, workers__count=workers, workers__gpus=gpus)
+        | given(doctor="ignore" if ignore_doctor else None)
+        | s3_values(s3_endpoint, s3_region, s3_anonymous)
     )
     loaded = load(TrainConfig, config, values, settings)
     with train_progress() as on_notice:
@@ -157,7 +149,7 @@ def export(
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
 ) -> None:
-    """A trained model as the OD API's SavedModel, for `urbandet infer --model`."""
+    """A trained model for `urbandet infer --model`: stock, or as a faster network for batches."""
     from urbandet_ray.commands.export import export as work
 
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous)

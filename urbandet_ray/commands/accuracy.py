@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from urbandet_ray.errors import InputError
+from urbandet_ray.errors import InputError, RecordError
 from urbandet_ray.evaluation import FrameResult, Metrics, evaluate
-from urbandet_ray.frames import Image, Truth
+from urbandet_ray.frames import Frame, Image, Truth
 from urbandet_ray.models.detector import Detector
 from urbandet_ray.records.images import decode_frame
-from urbandet_ray.records.sources import list_sources, read_source
+from urbandet_ray.records.sources import Source, SourceRecord, list_sources, read_source
 from urbandet_ray.storage import Storage
 
 
@@ -27,6 +27,27 @@ def measure_accuracy(detector: Detector, data: str, storage: Storage) -> Metrics
     return evaluate(_results(detector, data, storage), detector.labels)
 
 
+def has_labels(sources: Sequence[Source], storage: Storage) -> bool:
+    """Whether the first good record carries labels; where none is good, none does."""
+    for source in sources:
+        for record in read_source(source, storage):
+            if record.frame is not None:
+                return record.frame.truth is not None
+    return False
+
+
+def decoded(source: Source, storage: Storage) -> Iterator[tuple[SourceRecord, Frame, Image]]:
+    """A source's records with their frames and images; bad ones are left out."""
+    for record in read_source(source, storage):
+        if record.frame is None:
+            continue
+        try:
+            image = decode_frame(record.frame)
+        except RecordError:
+            continue
+        yield record, record.frame, image
+
+
 def _results(detector: Detector, data: str, storage: Storage) -> Iterator[FrameResult]:
     waiting: list[tuple[str, Truth, Image]] = []
 
@@ -37,13 +58,10 @@ def _results(detector: Detector, data: str, storage: Storage) -> Iterator[FrameR
         waiting.clear()
 
     for source in list_sources(data, storage):
-        for record in read_source(source, storage):
-            if record.frame is None:
-                continue
-            if record.frame.truth is None:
+        for record, frame, image in decoded(source, storage):
+            if frame.truth is None:
                 raise InputError(f"{record.uri}, record {record.index} carries no labels")
-            key = f"{source.name}-{record.index:08d}"
-            waiting.append((key, record.frame.truth, decode_frame(record.frame)))
+            waiting.append((f"{source.name}-{record.index:08d}", frame.truth, image))
             if len(waiting) == detector.batch_size:
                 yield from answered()
     yield from answered()

@@ -23,7 +23,9 @@ from urbandet_ray.errors import (
     MissingExtraError,
     ModelError,
     NotFoundError,
+    RecordError,
 )
+from urbandet_ray.frames import Frame
 from urbandet_ray.inference.job import InferJob
 from urbandet_ray.inference.session import ray_session
 from urbandet_ray.inference.tuning import GPU_BATCHES, TRIAL_FRAMES, Trial, Tuning, tune
@@ -32,6 +34,7 @@ from urbandet_ray.models.backends.runtimes import computes_in
 from urbandet_ray.models.network import NetworkFacts, is_network, read_facts
 from urbandet_ray.models.shipped import SHIPPED_URI
 from urbandet_ray.models.sources import local_model
+from urbandet_ray.records.images import decode_frame
 from urbandet_ray.records.sources import Source, SourceRecord, read_source
 from urbandet_ray.storage import Storage, join_uri
 from urbandet_ray.storage.run_folder import BACKEND_NAME, RunFolder, to_json
@@ -92,12 +95,9 @@ def choose_backend(
         ModelError: no model there.
         RunError: none of the candidates runs here.
     """
-    asked = {
-        "model": config.model.uri,
-        "batch_size": config.batch_size,
-        "gpus": config.actors.gpus,
-        "draw": config.draw.enabled,
-    }
+    parts = {"model", "batch_size", "actors", "tiles", "reduced_decode"}
+    asked = config.model_dump(include=parts, mode="json")
+    asked |= {"draw": config.draw.enabled, "num_cpus": config.ray.num_cpus}
     kept = _kept(RunFolder(config.output, storage), asked)
     if kept is not None:
         say(f"{kept.uri}, {kept.threads} threads, batches of {kept.batch_size}: chosen before")
@@ -112,8 +112,10 @@ def choose_backend(
     ):
         tuning = tune(
             jobs,
-            _sample(sources, storage, config.draw.truth),
+            _sample(sources, storage, config),
             gpus=config.actors.gpus,
+            actors=(config.actors.min, config.actors.max),
+            threads=config.model.threads if "threads" in config.model.model_fields_set else None,
             batch_size=config.batch_size,
             on_trial=lambda trial: say(
                 ", ".join(_row(trial)[:3]) + f": {trial.frames_per_s:.1f}/s"
@@ -158,8 +160,8 @@ def candidates(uri: str, storage: Storage) -> Candidates:
         why = None
         if best and not mark["checkpoint"].startswith("best/"):
             why = "of the last checkpoint, not the best"
-        elif is_network(path := local_model(model, storage)):
-            why = _objection(read_facts(path, model))
+        elif facts := _facts(model, storage):
+            why = facts if isinstance(facts, str) else _objection(facts)
         elif mark["precision"] != "f32":
             why = "rounded weights are not faster"
         if why is None:
@@ -170,6 +172,15 @@ def candidates(uri: str, storage: Storage) -> Candidates:
         reasons = "; ".join(f"{name}: {why}" for name, why in found.left_out.items())
         raise ModelError(f"no export in {uri} can be chosen ({reasons}): urbandet export {uri}")
     return found
+
+
+def _facts(model: str, storage: Storage) -> NetworkFacts | str | None:
+    """What a network says of itself, why it cannot be used, or None for any other model."""
+    try:
+        path = local_model(model, storage)
+        return read_facts(path, model) if is_network(path) else None
+    except ModelError as error:
+        return str(error)
 
 
 def _objection(facts: NetworkFacts) -> str | None:
@@ -191,7 +202,11 @@ def _exports(uri: str, storage: Storage) -> Iterator[tuple[str, tuple[dict[str, 
         marks = [file for file in files if file.rpartition("/")[2] == _MARKER]
         for file in sorted(marks):
             place = file.rpartition("/")[0]
-            mark: dict[str, Any] = json.loads(storage.read_bytes(file))
+            try:
+                mark: dict[str, Any] = json.loads(storage.read_bytes(file))
+                mark["model"], mark["checkpoint"], mark["precision"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ModelError(f"{file} is damaged ({error}): export it again") from error
             model = join_uri(place, mark["model"]) if mark["model"] else place
             yield place.rpartition("/")[2], (mark, model)
         if marks:
@@ -202,6 +217,10 @@ def _kept(folder: RunFolder, asked: dict[str, Any]) -> Choice | None:
     """The run folder's choice; None where there is none and no run."""
     try:
         kept = Choice(**json.loads(folder.storage.read_bytes(folder.path(BACKEND_NAME))))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{folder.path(BACKEND_NAME)} is damaged ({error}): delete it to measure again"
+        ) from error
     except NotFoundError:
         if folder.storage.exists(folder.path("run.json")):
             raise ConfigError(
@@ -212,9 +231,11 @@ def _kept(folder: RunFolder, asked: dict[str, Any]) -> Choice | None:
     if kept.asked == asked:
         return kept
     if folder.storage.exists(folder.path("run.json")):
+        others = {key for key in asked if kept.asked.get(key) != asked[key]}
+        told = "; ".join(f"{key} {kept.asked.get(key)}, not {asked[key]}" for key in sorted(others))
         raise ConfigError(
-            f"the run in {folder.uri} chose its backend for {kept.asked}, not for {asked}: repeat "
-            "its settings to resume, or choose another output folder"
+            f"the run in {folder.uri} chose its backend for {told}: repeat its settings to "
+            "resume, or choose another output folder"
         )
     return None
 
@@ -224,24 +245,33 @@ def _job(
 ) -> InferJob:
     model = config.model.model_copy(update={"uri": uri, "threads": threads})
     config = config.model_copy(update={"model": model})
-    load = detector_loader(config, model_spec(config), storage, labels)
+    load = detector_loader(config, model_spec(config, storage), storage, labels)
     return make_job(config, storage, labels, load)
 
 
-def _sample(sources: Sequence[Source], storage: Storage, keep_truth: bool) -> list[SourceRecord]:
+def _sample(sources: Sequence[Source], storage: Storage, config: InferConfig) -> list[SourceRecord]:
     """Good records of the first sources, as many as a trial wants."""
 
     def good() -> Iterator[SourceRecord]:
         for source in sources:
             for record in read_source(source, storage):
-                if record.frame is not None:
-                    frame = record.frame if keep_truth else replace(record.frame, truth=None)
-                    yield replace(record, raw=b"", frame=frame)
+                frame = record.frame
+                if frame is not None and _decodes(frame, config.max_pixels):
+                    kept = frame if config.draw.truth else replace(frame, truth=None)
+                    yield replace(record, raw=b"", frame=kept)
 
     sample = list(islice(good(), max(TRIAL_FRAMES, *GPU_BATCHES)))
     if not sample:
         raise InputError("backend=auto has no frame to measure on: the input holds no good record")
     return sample
+
+
+def _decodes(frame: Frame, max_pixels: int) -> bool:
+    try:
+        decode_frame(frame, max_pixels=max_pixels)
+    except RecordError:
+        return False
+    return True
 
 
 def to_table(tuning: Tuning, left_out: dict[str, str]) -> str:

@@ -6,10 +6,11 @@ then in turn, round by round, the same data as often as `seconds` need, warm act
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -17,8 +18,10 @@ from statistics import median
 from typing import Any
 
 from urbandet_ray.commands.access import make_storage, read_labels
-from urbandet_ray.commands.backend import choose_backend
+from urbandet_ray.commands.accuracy import has_labels
+from urbandet_ray.commands.backend import candidates, choose_backend
 from urbandet_ray.commands.evaluate import evaluate
+from urbandet_ray.commands.export import MARKER
 from urbandet_ray.commands.infer_job import (
     detector_loader,
     make_job,
@@ -29,18 +32,18 @@ from urbandet_ray.commands.infer_job import (
 )
 from urbandet_ray.commands.tables import text_table
 from urbandet_ray.config import EvalConfig, InferConfig
-from urbandet_ray.errors import ConfigError, InputError
-from urbandet_ray.inference.job import STAGES, ShardSummary
+from urbandet_ray.errors import ConfigError, InputError, NotFoundError
+from urbandet_ray.inference.job import STAGES, InferJob, ShardSummary
 from urbandet_ray.inference.pipeline import RunResult, run_inference
 from urbandet_ray.inference.session import ray_session
 from urbandet_ray.inference.shards import fitting_rule
 from urbandet_ray.models.backends.runtimes import computes_in
 from urbandet_ray.models.network import is_network, read_facts
-from urbandet_ray.models.sources import local_model, model_files
+from urbandet_ray.models.sources import local_model, model_files, resolve_uri
 from urbandet_ray.records.images import encode_png
 from urbandet_ray.records.sources import Source, list_sources
 from urbandet_ray.reports.stage_bars import stage_bars
-from urbandet_ray.storage import Storage
+from urbandet_ray.storage import Storage, join_uri
 from urbandet_ray.storage.run_folder import to_json
 
 Say = Callable[[str], None]
@@ -53,9 +56,11 @@ class Measured:
     Attributes:
         model: as given; chosen: the export that backend=auto chose, else the same.
         format, size_mb: of its files.
-        precision: what this machine computes it in.
+        precision: what this machine computes a network in; of a stock model, what its weights are
+            rounded to.
         threads, actors, batch_size: what it ran with; None is the model's own batch.
         rounds: frames/s of each.
+        cold: some actor had one shard alone, so that its first counts in a round.
         stage_ms: an actor's time a frame, by stage.
         memory_mb: the most that an actor had of its own.
         start_s: from the command to the first shard, Ray itself left out.
@@ -72,6 +77,7 @@ class Measured:
     actors: int
     batch_size: int | None
     rounds: tuple[float, ...]
+    cold: bool
     stage_ms: dict[str, float]
     memory_mb: float
     start_s: float
@@ -90,11 +96,13 @@ class BenchReport:
 
     Attributes:
         data, frames: what it ran on.
+        dead_letters: bad records in it, which are not measured.
         price: of the machine, an hour.
     """
 
     data: str
     frames: int
+    dead_letters: int
     price: float | None
     rows: tuple[Measured, ...]
 
@@ -103,12 +111,22 @@ class BenchReport:
         return asdict(self)
 
     def to_text(self) -> str:
-        """A table: a line a model."""
+        """A table, a line a model, and what a reader should know beside it."""
         heads = ["model", "format", "precision", "MB", "actors", "batch", "frames/s", "(spread)"]
         heads += [*(f"{stage} ms" for stage in STAGES[1:]), "actor MB", "start s", "mAP"]
         if self.price is not None:
             heads.append("cost of 1,000")
-        return text_table([heads, *(self._row(row) for row in self.rows)])
+        table = text_table([heads, *(self._row(row) for row in self.rows)])
+        return "\n".join([table, *(f"note: {note}" for note in self._notes())])
+
+    def _notes(self) -> Iterator[str]:
+        if self.dead_letters:
+            yield (
+                f"{self.dead_letters} bad records of {self.data} are left out "
+                f"(urbandet data validate {self.data})"
+            )
+        if any(row.cold for row in self.rows):
+            yield "* with its actors' first shards, which are slower: give more data or --seconds"
 
     def _row(self, row: Measured) -> list[str]:
         cells = [
@@ -118,7 +136,7 @@ class BenchReport:
             f"{row.size_mb:.1f}",
             f"{row.actors} x {row.threads}",
             "own" if row.batch_size is None else str(row.batch_size),
-            f"{row.frames_per_s:.1f}",
+            f"{row.frames_per_s:.1f}" + ("*" if row.cold else ""),
             f"({min(row.rounds):.1f} to {max(row.rounds):.1f})",
             *(f"{row.stage_ms.get(stage, 0.0):.2f}" for stage in STAGES[1:]),
             f"{row.memory_mb:.0f}",
@@ -152,64 +170,70 @@ def bench(
     """
     if rounds < 1 or seconds <= 0 or (price is not None and price < 0):
         raise ConfigError("rounds start at 1; seconds and price are above 0")
-    with (
-        tempfile.TemporaryDirectory(prefix="urbandet-bench-") as scratch,
-        ray_session(
+    if not models:
+        raise ConfigError("no model to measure: name one or more")
+    with tempfile.TemporaryDirectory(prefix="urbandet-bench-") as scratch:
+        runs = [_ModelRun(config, uri, Path(scratch) / str(i)) for i, uri in enumerate(models)]
+        with ray_session(
             config.ray.address,
             num_cpus=config.ray.num_cpus,
             object_store_mb=config.ray.object_store_mb,
-        ),
-    ):
-        runs = [_ModelRun(config, uri, Path(scratch) / str(i), say) for i, uri in enumerate(models)]
-        for run in runs:
-            run.begin()
-        for number in range(rounds):
+        ):
             for run in runs:
-                pace = run.timed(number, seconds)
-                say(f"round {number + 1} of {rounds}: {run.name}: {pace:.1f} frames/s")
-        rows = tuple(run.measured(price) for run in runs)
-    return BenchReport(config.input, runs[0].frames if runs else 0, price, rows)
+                run.begin(say)
+            for number in range(rounds):
+                for run in runs:
+                    pace = run.timed(number, seconds)
+                    say(f"round {number + 1} of {rounds}: {run.name}: {pace:.1f} frames/s")
+            rows = tuple(run.measured(price) for run in runs)
+    return BenchReport(config.input, runs[0].frames, runs[0].dead_letters, price, rows)
 
 
 class _ModelRun:
-    """One model, run again and again."""
+    """One model, looked at when this is made, then run again and again."""
 
-    def __init__(self, config: InferConfig, uri: str, scratch: Path, say: Say) -> None:
+    def __init__(self, config: InferConfig, uri: str, scratch: Path) -> None:
         self.name = uri
         self._scratch = scratch
         model = config.model.model_copy(update={"uri": uri})
         update = {"model": model, "output": str(scratch / "choice")}
-        config = with_absolute_places(config.model_copy(update=update))
+        self._config = config = with_absolute_places(config.model_copy(update=update))
         self._storage = make_storage(config.storage)
         self._labels = read_labels(config.labels, self._storage)
         self._sources = list_sources(config.input, self._storage)
+        self._batch_size = config.batch_size or 1
         if config.backend == "auto":
-            chosen = choose_backend(config, self._storage, self._labels, self._sources, say)
-            config = chosen.applied(config)
-        self._config = config
+            candidates(config.model.uri, self._storage)
+        else:  # a model that does not fit says so here; GPUs may be elsewhere
+            spec = replace(model_spec(config, self._storage), device="cpu")
+            looked_at = detector_loader(config, spec, self._storage, self._labels)()
+            self._batch_size = config.batch_size or looked_at.batch_size
         self._paces: list[float] = []
         self._warm: list[ShardSummary] = []
         self._memory_mb = self._start_s = 0.0
         self._map: float | None = None
         self._actors = 1
-        self.frames = 0
+        self._cold = False
+        self.frames = self.dead_letters = 0
 
-    def begin(self) -> None:
-        """The first run: mAP, and how long it takes to start."""
+    def begin(self, say: Say) -> None:
+        """The first run: mAP, and how long it takes to start; what backend=auto asks before it."""
+        config = self._config
+        if config.backend == "auto":
+            chosen = choose_backend(config, self._storage, self._labels, self._sources, say)
+            self._config = config = chosen.applied(config)
+            self._batch_size = chosen.batch_size
         asked = time.time()
-        result = self._run("first", self._sources)
-        self.frames = result.frames
+        result = self._run("first", self._sources, config.max_bad_records)
+        self.frames, self.dead_letters = result.frames, result.dead_letters
         if not result.frames:
-            raise InputError(f"{self._config.input} holds no good record to measure on")
+            raise InputError(f"{config.input} holds no good record to measure on")
         self._start_s = min(one.started for one in result.summaries) - asked
         self._pace = result.frames / _span(result.summaries)
-        output = str(self._scratch / "first")
-        storage = self._config.storage
-        try:
-            found = evaluate(EvalConfig(run=output, truth=self._config.input, storage=storage))
-            self._map = found.metrics.map
-        except InputError:  # no labels
-            self._map = None
+        if has_labels(self._sources, self._storage):
+            run = str(self._scratch / "first")
+            wanted = EvalConfig(run=run, truth=config.input, storage=config.storage)
+            self._map = evaluate(wanted).metrics.map
 
     def timed(self, number: int, seconds: float) -> float:
         """A run of about so many seconds; frames/s once every actor is warm."""
@@ -219,26 +243,32 @@ class _ModelRun:
             for turn in range(times)
             for source in self._sources
         ]
-        result = self._run(f"round-{number}", sources)
+        # every copy of a bad record is one more
+        result = self._run(f"round-{number}", sources, self._config.max_bad_records * times)
         pace, warm = warm_pace(result.summaries)
         self._paces.append(pace)
         self._pace = pace
         self._warm += warm
-        self._memory_mb = max(one.memory_mb for one in result.summaries)
+        self._cold |= len(warm) == len(result.summaries)
+        self._memory_mb = max(self._memory_mb, *(one.memory_mb for one in result.summaries))
         self._actors = len({one.actor for one in result.summaries})
         return pace
 
-    def _run(self, name: str, sources: Sequence[Source]) -> RunResult:
+    def _job(self, name: str) -> InferJob:
         config = self._config.model_copy(update={"output": str(self._scratch / name)})
-        spec = model_spec(config)
+        spec = model_spec(config, self._storage)
         load = detector_loader(config, spec, self._storage, self._labels)
-        job = make_job(config, self._storage, self._labels, load)
+        return make_job(config, self._storage, self._labels, load)
+
+    def _run(self, name: str, sources: Sequence[Source], max_bad_records: int) -> RunResult:
+        config, job = self._config, self._job(name)
+        spec = model_spec(config, self._storage)
         job.folder().begin(make_manifest(config, spec, self._storage, self._labels, sources))
-        rule = fitting_rule(sources, config.shard.megabytes << 20, config.draw.truth)
+        size_bytes, batch = config.shard.megabytes << 20, self._batch_size
+        rule = fitting_rule(sources, size_bytes, config.draw.truth, batch)
+        pool = make_pool(config)
         try:
-            return run_inference(
-                job, sources, rule, make_pool(config), max_bad_records=config.max_bad_records
-            )
+            return run_inference(job, sources, rule, pool, max_bad_records=max_bad_records)
         finally:
             _remove_frames(self._scratch / name)
 
@@ -258,18 +288,34 @@ class _ModelRun:
             model=self.name,
             chosen=model.uri,
             format=facts.runtime if facts else stock,
-            precision=computes_in(facts) if facts else "f32",
+            precision=computes_in(facts) if facts else stock_precision(model.uri, self._storage),
             size_mb=sum(file.stat().st_size for file in model_files(path)) / 1e6,
             threads=model.threads,
             actors=self._actors,
             batch_size=self._config.batch_size,
             rounds=tuple(round(pace, 3) for pace in self._paces),
+            cold=self._cold,
             stage_ms={stage: round(value, 4) for stage, value in busy.items()},
             memory_mb=self._memory_mb,
             start_s=self._start_s,
             map=self._map,
             cost=None if price is None else price / 3600 / pace * 1000,
         )
+
+
+def stock_precision(uri: str, storage: Storage) -> str:
+    """What a stock model's weights are rounded to, as the export that it lies in says of itself.
+
+    A model of another origin does not tell: it has them "as stored".
+    """
+    uri = resolve_uri(uri)
+    for folder in (uri, uri.rpartition("/")[0]):
+        try:
+            mark = json.loads(storage.read_bytes(join_uri(folder, MARKER)))
+        except NotFoundError:
+            continue
+        return str(mark["precision"])
+    return "as stored"
 
 
 def warm_pace(summaries: Sequence[ShardSummary]) -> tuple[float, list[ShardSummary]]:

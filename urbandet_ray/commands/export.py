@@ -39,6 +39,9 @@ STOCK: dict[str, tuple[Precision, ...]] = {
 MARKER = "export.json"
 """Written last: a folder without it holds no whole export."""
 
+_UNFINISHED = "export.unfinished"
+"""On S3, where a folder cannot appear at once: here an export was begun, and may be replaced."""
+
 _CONFIG, _LABELS, _STATE = "pipeline.config", "label_map.pbtxt", "state.json"
 _NUMBERED = re.compile(r"(ckpt-(\d+))\.index")
 
@@ -199,7 +202,7 @@ def _fetch(run_uri: str, checkpoint: str, storage: Storage, folder: Path) -> str
 
 
 def _names(place: str, storage: Storage) -> list[str]:
-    """Names of the files right in a folder; none where there is no folder."""
+    """Names of the files in a folder and below; none where there is no folder."""
     try:
         files = list(storage.list_files(f"{place}/"))
     except NotFoundError:
@@ -254,8 +257,10 @@ def _read_state(path: Path) -> dict[str, Any]:
 
 
 def _check_target(target: str, storage: Storage) -> None:
+    """Refuse a folder of anything else, since publishing replaces all that is in it."""
     names = _names(target, storage)
-    if names and MARKER not in names and _LABELS not in names:
+    ours = any(storage.exists(join_uri(target, name)) for name in (MARKER, _UNFINISHED))
+    if names and not ours:
         raise ConfigError(
             f"{target} holds {', '.join(names[:3])}, no earlier export: give another folder"
         )
@@ -267,16 +272,18 @@ def _publish(made: Path, target: str, storage: Storage) -> None:
     if isinstance(place, Path):
         _publish_local(made, place)
         return
-    marker = join_uri(target, MARKER)
+    marker, begun = join_uri(target, MARKER), join_uri(target, _UNFINISHED)
+    storage.write_bytes(begun, b"")
     storage.delete(marker)
     files = [file for file in sorted(made.rglob("*")) if file.is_file() and file.name != MARKER]
     kept = {join_uri(target, file.relative_to(made).as_posix()): file for file in files}
     for uri, file in kept.items():
         storage.upload_file(file, uri)
     for stale in list(storage.list_files(f"{target}/")):
-        if stale.uri not in kept:
+        if stale.uri not in kept and stale.uri != begun:
             storage.delete(stale.uri)
     storage.upload_file(made / MARKER, marker)
+    storage.delete(begun)
 
 
 def _publish_local(made: Path, place: Path) -> None:

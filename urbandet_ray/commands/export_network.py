@@ -10,7 +10,7 @@ from math import ceil
 from pathlib import Path
 from typing import cast
 
-from urbandet_ray.commands.accuracy import measure_accuracy
+from urbandet_ray.commands.accuracy import decoded, has_labels, measure_accuracy
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.frames import Image
 from urbandet_ray.labels import LabelMap
@@ -18,10 +18,16 @@ from urbandet_ray.models.backends.runtimes import computes_in
 from urbandet_ray.models.batched import TracedNetwork, trace_network
 from urbandet_ray.models.conversion import write_network
 from urbandet_ray.models.loading import ModelSpec, load_detector
-from urbandet_ray.models.network import Accuracy, Precision, Runtime, write_facts
+from urbandet_ray.models.network import (
+    Accuracy,
+    NetworkFacts,
+    Precision,
+    Resizing,
+    Runtime,
+    write_facts,
+)
 from urbandet_ray.models.odapi import last_checkpoint, read_pipeline_config
-from urbandet_ray.records.images import decode_frame
-from urbandet_ray.records.sources import list_sources, read_source
+from urbandet_ray.records.sources import list_sources
 from urbandet_ray.storage import Storage
 
 CALIBRATION_FRAMES = 128
@@ -57,26 +63,45 @@ def export_network(
         ConfigError: nothing to calibrate on, or no labels to check with.
         ModelError: the model does not go into that format.
     """
+    runtime = cast("Runtime", format)
+    if check is not None:
+        _refuse_no_comparison(check, runtime, precision, storage)
     frames = _calibration_frames(calibrate, storage) if calibrate else []
     network = trace_network(read_pipeline_config(config_file), last_checkpoint(checkpoint))
     facts = write_network(
         network,
         made,
-        runtime=cast("Runtime", format),
+        runtime=runtime,
         precision=precision,
         frames=frames,
         calibrated_on=calibrate,
     )
     if check is None:
         return None
-    if computes_in(facts) != precision:
-        raise ConfigError(
-            f"this processor computes in {computes_in(facts)} instead of {precision}, so --check "
-            "would measure nothing: export on a machine that has it, or leave --check out"
-        )
     accuracy = _compare(network, made, check, storage)
     write_facts(replace(facts, accuracy=accuracy), made)
     return accuracy
+
+
+def _refuse_no_comparison(
+    check: str, runtime: Runtime, precision: Precision, storage: Storage
+) -> None:
+    """Say before minutes of work what would keep the export from being compared.
+
+    Raises:
+        ConfigError: this processor lacks the precision, or the first good record has no labels.
+    """
+    asked = NetworkFacts(  # two of them say what it computes in
+        runtime=runtime, precision=precision, answers="raw", resizing=Resizing(1, 1), rules=None
+    )
+    able = computes_in(asked)
+    if able != precision:
+        raise ConfigError(
+            f"this processor computes in {able} instead of {precision}, so --check would measure "
+            "nothing: export on a machine that has it, or leave --check out"
+        )
+    if not has_labels(list_sources(check, storage), storage):
+        raise ConfigError(f"{check} carries no labels: name records with labels (--check)")
 
 
 def _compare(network: TracedNetwork, made: Path, check: str, storage: Storage) -> Accuracy:
@@ -103,9 +128,7 @@ def _calibration_frames(uri: str, storage: Storage) -> Sequence[Image]:
     each = ceil(CALIBRATION_FRAMES / max(len(sources), 1))
     frames: list[Image] = []
     for source in sources[:: ceil(len(sources) / CALIBRATION_FRAMES)]:
-        good = (one.frame for one in read_source(source, storage) if one.frame is not None)
-        for frame in islice(good, each):
-            image = decode_frame(frame)
+        for _, _, image in islice(decoded(source, storage), each):
             if not frames or image.shape == frames[0].shape:
                 frames.append(image)
     if not frames:

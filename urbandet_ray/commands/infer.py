@@ -86,7 +86,7 @@ def infer(
     Args:
         config: what to do.
         on_progress: told of each shard.
-        say: told what backend=auto measures and chooses.
+        say: told what backend=auto measures and chooses, and of GPUs that stay idle.
 
     Raises:
         UrbandetError: what is wrong, and what to do.
@@ -100,10 +100,13 @@ def infer(
     if config.backend == "auto":
         choice = choose_backend(config, storage, labels, sources, say or (lambda _: None))
         config = choice.applied(config)
-    spec = model_spec(config)
+    spec = model_spec(config, storage)
+    if config.actors.gpus and spec.device == "cpu" and say is not None:
+        say(f"{spec.uri} runs on the CPU alone: the GPUs that its actors hold stay idle")
     manifest = make_manifest(config, spec, storage, labels, sources)
     load = detector_loader(config, spec, storage, labels)
-    load()  # a model that does not fit should say so before a cluster is started
+    # a model that does not fit should say so before a cluster is started; GPUs may be there alone
+    detector = detector_loader(config, replace(spec, device="cpu"), storage, labels)()
     job = make_job(config, storage, labels, load)
     folder = job.folder()
     with WriterLock(storage, folder.path(LOCK_NAME), "urbandet infer") as lock:
@@ -117,7 +120,7 @@ def infer(
             if on_progress is not None:
                 on_progress(progress)
 
-        result = _run(config, job, sources, watch)
+        result = _run(config, job, sources, detector.batch_size, watch)
         tracks = _finish(config, job, lock.check)
         _record_attempt(folder, result)
     return _report(config, result, tracks)
@@ -177,11 +180,13 @@ def _run(
     config: InferConfig,
     job: InferJob,
     sources: Sequence[Source],
+    batch_size: int,
     on_progress: Callable[[Progress], None],
 ) -> RunResult:
-    rule = fitting_rule(sources, config.shard.megabytes << 20, config.draw.truth)
+    batch = config.batch_size or batch_size
+    rule = fitting_rule(sources, config.shard.megabytes << 20, config.draw.truth, batch)
     if config.shard.frames:
-        rule = replace(rule, frames=config.shard.frames, fine_from=None)
+        rule = replace(rule, frames=config.shard.frames, fine_from=None, batch=1)
     folder = job.folder()
     left = unfinished_sources(folder.markers(), len(sources))
     stale = folder.path(TRACKS_NAME)

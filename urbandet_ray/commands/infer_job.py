@@ -13,11 +13,17 @@ from urbandet_ray.commands.access import place
 from urbandet_ray.config import InferConfig, TilesConfig
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.inference.job import InferJob
-from urbandet_ray.inference.pipeline import ActorPool
+from urbandet_ray.inference.pool import ActorPool
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.classes import builtin_mappings
 from urbandet_ray.models.detector import Detector
-from urbandet_ray.models.loading import ModelSpec, input_wh, load_detector, model_fingerprint
+from urbandet_ray.models.loading import (
+    ModelSpec,
+    input_wh,
+    knows_gpus,
+    load_detector,
+    model_fingerprint,
+)
 from urbandet_ray.models.shipped import SHIPPED_URI
 from urbandet_ray.models.tiles import Tiling, load_tiled
 from urbandet_ray.records.sources import Source
@@ -43,8 +49,12 @@ def with_absolute_places(config: InferConfig) -> InferConfig:
     )
 
 
-def model_spec(config: InferConfig) -> ModelSpec:
-    """The model that a config asks for."""
+def model_spec(config: InferConfig, storage: Storage) -> ModelSpec:
+    """The model that a config asks for, on a GPU where its actors hold one.
+
+    Raises:
+        ModelError: missing or of another kind.
+    """
     model = config.model
     return ModelSpec(
         uri=model.uri,
@@ -55,6 +65,10 @@ def model_spec(config: InferConfig) -> ModelSpec:
         threads=model.threads,
         mean=model.mean,
         std=model.std,
+        nms_iou_max=model.nms.iou_max,
+        nms_soft_sigma=model.nms.soft_sigma,
+        nms_class_agnostic=model.nms.class_agnostic,
+        device="gpu" if config.actors.gpus and knows_gpus(model.uri, storage) else "cpu",
     )
 
 
@@ -111,7 +125,7 @@ def _least_wh(config: InferConfig, storage: Storage) -> tuple[int, int] | None:
             "reduced_decode goes with neither drawing nor tiles, which need whole frames: give "
             "--no-draw (urbandet video draws later), or leave it out"
         )
-    return input_wh(model_spec(config), storage)
+    return input_wh(model_spec(config, storage), storage)
 
 
 def make_pool(config: InferConfig) -> ActorPool:

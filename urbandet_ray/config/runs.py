@@ -29,11 +29,24 @@ class StorageConfig(Section):
     """Read public buckets without credentials."""
 
 
+class NmsConfig(Section):
+    """How an SSD's network (urbandet export) suppresses boxes; None is as in its pipeline.config.
+    Other models do it inside, by their own rules."""
+
+    iou_max: OpenShare | None = None
+    """A box that overlaps a better one of its class by more goes."""
+    soft_sigma: Annotated[float, Field(ge=0)] | None = None
+    """Above 0, overlap lowers scores instead (Soft-NMS); 0.5 is usual."""
+    class_agnostic: bool | None = None
+    """A box of any class suppresses another."""
+
+
 class ModelConfig(Section):
     """Which detector, and how its answers are read."""
 
     uri: str = "shipped"
-    """`shipped`, a .tflite file with its NMS op, or the OD API's SavedModel folder."""
+    """`shipped`, a network of `urbandet export`, a .tflite file with its NMS op, or the OD API's
+    SavedModel folder."""
     labels: str | None = None
     """The model's own classes (label_map.pbtxt or a name a line); None looks beside the model."""
     mapping: str | None = None
@@ -48,6 +61,7 @@ class ModelConfig(Section):
     """Mean subtracted from pixels of a float TFLite input; None takes the model's metadata."""
     std: Annotated[float, Field(gt=0)] | None = None
     """Divisor after the mean; None takes the model's metadata."""
+    nms: NmsConfig = NmsConfig()
 
 
 class TilesConfig(Section):

@@ -10,49 +10,24 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil
 from typing import Any
 
 from urbandet_ray.errors import RunError
 from urbandet_ray.inference.job import InferJob, ShardSummary
+from urbandet_ray.inference.pool import READER_CPUS, ActorPool, fit_pool
 from urbandet_ray.inference.progress import Progress, ProgressMeter
 from urbandet_ray.inference.shards import CutRule, resume_point, share_of
 from urbandet_ray.records.sources import Source
 from urbandet_ray.storage.run_folder import Marker, chains, unfinished_sources
 
-READER_CPUS = 0.1
-"""A reader waits for the network or copies bytes; ten share a core."""
-
-ACTORS_PER_READER = {"cpu": 4, "gpu": 1}
-"""How many actors one reader keeps busy; each reader is a process that takes a second to start."""
-
 TASKS_PER_READER = 4
 """What one reader does in turn. One task a file would cost the driver more than a small file."""
-
 
 SHARD_RETRIES = 5
 """A lost actor's shard is tried again this often; for ever would hide a crash that repeats."""
 
 SHARDS_WAITING = 2
 """Shards that wait at an actor: Ray Data looks for finished work ten times a second only."""
-
-
-@dataclass(frozen=True)
-class ActorPool:
-    """How many actors, and what each holds.
-
-    Attributes:
-        min, max: size of the pool; None is what the cluster has room for.
-        gpus: GPUs an actor; 0 is a CPU actor.
-        cpus: cores a CPU actor; about a fifth of one less, for the readers.
-        shards_in_flight: shards an actor works on at a time.
-    """
-
-    min: int | None = None
-    max: int | None = None
-    gpus: float = 0.0
-    cpus: int = 1
-    shards_in_flight: int = 1
 
 
 @dataclass(frozen=True)
@@ -192,10 +167,8 @@ def _dataset(source: Any, sources: int, job: InferJob, pool: ActorPool) -> Any:
 
     import ray
 
-    resources = ray.cluster_resources()
-    smallest, largest = _pool_size(pool, resources)
-    cores = min(pool.cpus, max(1, int(resources.get("CPU", 1))))
-    readers = min(sources, ceil(largest / ACTORS_PER_READER["gpu" if pool.gpus else "cpu"]))
+    size = fit_pool(pool, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+    readers = min(sources, size.readers)
     shards = ray.data.read_datasource(
         source,
         override_num_blocks=min(sources, TASKS_PER_READER * readers),
@@ -212,8 +185,8 @@ def _dataset(source: Any, sources: int, job: InferJob, pool: ActorPool) -> Any:
             batch_format="pyarrow",
             zero_copy_batch=True,
             compute=ray.data.ActorPoolStrategy(
-                min_size=smallest,
-                max_size=largest,
+                min_size=size.smallest,
+                max_size=size.largest,
                 max_concurrent_calls_per_actor=pool.shards_in_flight,
                 # Ray Data lets a pool grow from 1.75 shards at hand for each one in work
                 max_tasks_in_flight_per_actor=max(
@@ -221,7 +194,7 @@ def _dataset(source: Any, sources: int, job: InferJob, pool: ActorPool) -> Any:
                 ),
                 enable_true_multi_threading=pool.shards_in_flight > 1,
             ),
-            num_cpus=0 if pool.gpus else cores - 2 * READER_CPUS / max(2, smallest),
+            num_cpus=size.cpus,
             num_gpus=pool.gpus or None,
             max_task_retries=SHARD_RETRIES,
         )
@@ -243,20 +216,6 @@ def _configure_ray_data() -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     # fewer shards than actors is no mistake; Ray warns of it from a thread of its own
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
-
-
-def _pool_size(pool: ActorPool, resources: dict[str, float]) -> tuple[int, int]:
-    if pool.gpus:
-        room = int(resources.get("GPU", 0) / pool.gpus)
-        if room < 1 and pool.min is None:
-            raise RunError(
-                f"each actor wants {pool.gpus} GPU and the cluster has none: "
-                "set actors.min (to wait for an autoscaler) or actors.gpus=0"
-            )
-    else:
-        room = int(resources.get("CPU", 1)) // pool.cpus
-    smallest = pool.min or max(1, room)
-    return smallest, max(smallest, pool.max or smallest)
 
 
 def _actor_class() -> Any:

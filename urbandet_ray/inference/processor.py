@@ -35,7 +35,8 @@ from urbandet_ray.storage.detections_table import DetectionRow, rows_to_parquet
 from urbandet_ray.storage.run_folder import Marker, RunFolder
 
 T = TypeVar("T")
-Good = tuple[SourceRecord, Frame, Image]
+Good = tuple[SourceRecord, Frame, Image, tuple[int, int]]
+"""A record, its frame, what was decoded of it, and the width and height of the whole frame."""
 
 
 class StageClock:
@@ -130,9 +131,9 @@ class ShardProcessor:
         memory_mb = 0.0
         for batch in self._batches(shard, clock, bad):
             with self._model_turn, clock.stage("model"):
-                answers = self._detect([image for _, _, image in batch])
-            for (record, frame, image), found in zip(batch, answers, strict=True):
-                detections, size_wh = self._at_full_size(frame, image, found)
+                answers = self._detect([image for _, _, image, _ in batch])
+            for (record, frame, image, size_wh), found in zip(batch, answers, strict=True):
+                detections = _at_full_size(found, image, size_wh)
                 rows.append(_row(shard, record, frame, size_wh, detections))
                 if self._job.draw:
                     work = (clock, shard.source, record.index, image, detections, frame)
@@ -174,7 +175,7 @@ class ShardProcessor:
         self, shard: Shard, clock: StageClock, bad: list[tuple[SourceRecord, RecordError]]
     ) -> Iterator[list[Good]]:
         """Decoded batches in record order; threads decode two batches ahead."""
-        ahead: deque[tuple[SourceRecord, Future[Image]]] = deque()
+        ahead: deque[tuple[SourceRecord, Future[tuple[Image, tuple[int, int]]]]] = deque()
         waiting = iter(shard.records)
         batch: list[Good] = []
 
@@ -192,9 +193,9 @@ class ShardProcessor:
         while ahead:
             record, future = ahead.popleft()
             try:
-                image = future.result()
+                image, size_wh = future.result()
                 if record.frame is not None:
-                    batch.append((record, record.frame, image))
+                    batch.append((record, record.frame, image, size_wh))
             except RecordError as error:
                 bad.append((record, error))
             if len(batch) == self._batch_size:
@@ -204,26 +205,16 @@ class ShardProcessor:
         if batch:
             yield batch
 
-    def _decode(self, clock: StageClock, frame: Frame) -> Image:
+    def _decode(self, clock: StageClock, frame: Frame) -> tuple[Image, tuple[int, int]]:
+        """The frame's image, smaller where that is allowed, and the whole frame's size."""
+        least_wh = self._job.least_wh
+        reduced = least_wh is not None and frame.format != "raw"
         with clock.stage("decode"):
-            image = decode_frame(
-                frame, max_pixels=self._job.max_pixels, least_wh=self._job.least_wh
-            )
-            return image if image.flags.writeable else image.copy()  # it is drawn on
-
-    def _at_full_size(
-        self, frame: Frame, image: Image, found: Detections
-    ) -> tuple[Detections, tuple[int, int]]:
-        """Detections in pixels of the whole frame, and its size."""
-        seen_wh = (image.shape[1], image.shape[0])
-        if self._job.least_wh is None or frame.format == "raw":
-            return found, seen_wh
-        _, width, height = image_size(bytes(frame.encoded))
-        scale = np.array([width, height, width, height], np.float32) / np.tile(seen_wh, 2)
-        return replace(found, boxes_xyxy=(found.boxes_xyxy * scale).astype(np.float32)), (
-            width,
-            height,
-        )
+            if reduced:
+                frame = replace(frame, encoded=bytes(frame.encoded))  # of a view, the only copy
+            image = decode_frame(frame, max_pixels=self._job.max_pixels, least_wh=least_wh)
+            size_wh = image_size(frame.encoded)[1:] if reduced else (image.shape[1], image.shape[0])
+            return image if image.flags.writeable else image.copy(), size_wh  # it is drawn on
 
     def _draw(
         self,
@@ -282,6 +273,15 @@ class ShardProcessor:
             size_bytes=len(raw),
             raw=name,
         )
+
+
+def _at_full_size(found: Detections, image: Image, size_wh: tuple[int, int]) -> Detections:
+    """Detections in pixels of the whole frame; the image may be a smaller one of it."""
+    seen_wh = (image.shape[1], image.shape[0])
+    if seen_wh == size_wh:
+        return found
+    boxes = found.boxes_xyxy * np.tile(np.divide(size_wh, seen_wh), 2)
+    return replace(found, boxes_xyxy=boxes.astype(np.float32))
 
 
 def own_memory_mb() -> float:

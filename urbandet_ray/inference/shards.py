@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 from urbandet_ray.errors import RecordError
 from urbandet_ray.records.sources import Source, SourceRecord, read_source
@@ -55,17 +56,25 @@ class CutRule:
     fine_from: tuple[int, int] | None = None
     """From this source order and offset on a shard has a quarter of the frames, so that the actors
     end together: the last one to finish keeps the others waiting for a quarter as long."""
+    batch: int = 1
+    """Shards are whole batches: a rest would cost the model a call for a few frames."""
 
     def frames_at(self, order: int, offset: int) -> int:
         """Records of a shard that starts here, at most."""
         fine = self.fine_from is not None and (order, offset) >= self.fine_from
-        return max(self.frames // 4, 1) if fine else self.frames
+        return _whole_batches(self.frames / 4 if fine else self.frames, self.batch)
 
 
-def fitting_rule(sources: Sequence[Source], size_bytes: int, keep_truth: bool = False) -> CutRule:
+def _whole_batches(frames: float, batch: int) -> int:
+    return max(ceil(frames / batch), 1) * batch
+
+
+def fitting_rule(
+    sources: Sequence[Source], size_bytes: int, keep_truth: bool = False, batch: int = 1
+) -> CutRule:
     """The rule for an input: `fitting_frames` a shard, finer shards in its last sixteenth.
 
-    Depends on the input's listing alone: a resumed run cuts as before.
+    Depends on the input's listing and the batch alone: a resumed run cuts as before.
     """
     wholes = [_whole(source) for source in sources]
     rest, fine_from = sum(wholes) * 15 // 16, None
@@ -74,7 +83,7 @@ def fitting_rule(sources: Sequence[Source], size_bytes: int, keep_truth: bool = 
             fine_from = (order, rest)
             break
         rest -= whole
-    return CutRule(fitting_frames(sources), size_bytes, keep_truth, fine_from)
+    return CutRule(fitting_frames(sources), size_bytes, keep_truth, fine_from, batch)
 
 
 def fitting_frames(sources: Sequence[Source]) -> int:

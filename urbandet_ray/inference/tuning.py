@@ -83,6 +83,8 @@ def tune(
     records: Sequence[SourceRecord],
     *,
     gpus: float = 0.0,
+    actors: tuple[int | None, int | None] = (None, None),
+    threads: int | None = None,
     batch_size: int | None = None,
     on_trial: Callable[[Trial], None] | None = None,
 ) -> Tuning:
@@ -92,30 +94,31 @@ def tune(
         candidates: by name, from a number of threads to the job.
         records: frames to try them on, all good.
         gpus: GPUs an actor holds; 0 is CPU actors.
-        batch_size: the only one to try; None tries several.
+        actors: how many the run will have at least and at most; None is as many as there is room.
+        threads, batch_size: the only ones to try; None tries several.
         on_trial: told of each trial.
 
     Raises:
-        RunError: no node has such a GPU.
+        RunError: no node has such a GPU, or a CPU for an actor.
     """
     node = _node(gpus)
-    layouts = _layouts(node, gpus)
+    layouts = _layouts(node, gpus, actors, threads)
     trials: list[Trial] = []
     failed: dict[str, str] = {}
 
     def attempt(name: str, layout: tuple[int, int], batches: Sequence[int] | None) -> None:
-        threads, actors = layout
+        each, count = layout
         try:
-            with _Pool(candidates[name](threads), threads, actors, gpus, node["id"]) as pool:
+            with _Pool(candidates[name](each), each, count, gpus, node["id"]) as pool:
                 own = batch_size or pool.batch_size
                 wanted = [own] if batches is None or pool.batch_size == 1 else batches
                 for size in wanted:
-                    done = (name, threads, actors, size) in {_key(trial) for trial in trials}
+                    done = (name, each, count, size) in {_key(trial) for trial in trials}
                     if not done and (size <= len(records) or size == own):
                         trials.append(pool.trial(name, size, records))
                         if on_trial is not None:
                             on_trial(trials[-1])
-        except RunError as error:
+        except UrbandetError as error:
             failed[name] = str(error)
 
     for name in candidates:
@@ -154,19 +157,30 @@ def _node(gpus: float) -> dict[str, Any]:
             f"each actor wants {gpus} GPU and no node has them: set actors.gpus=0, or start the "
             "nodes first"
         )
+    if not gpus and largest["cpus"] < 1:
+        raise RunError("no node has a CPU to measure on: start the nodes first, or name a backend")
     return largest
 
 
-def _layouts(node: Mapping[str, Any], gpus: float) -> list[tuple[int, int]]:
-    """(threads, actors) that fill the node; one thread first."""
+def _layouts(
+    node: Mapping[str, Any],
+    gpus: float,
+    actors: tuple[int | None, int | None] = (None, None),
+    threads: int | None = None,
+) -> list[tuple[int, int]]:
+    """(threads, actors) that fill the node as a run of so many actors would; one thread first."""
+    least, most = actors[0] or 1, actors[1] or actors[0]
     if gpus:
-        return [(1, max(1, int(node["gpus"] / gpus)))]
-    cores = max(1, int(node["cpus"]))
-    threads, layouts = 1, []
-    while threads <= cores:
-        layouts.append((threads, cores // threads))
-        threads *= 2
-    return layouts
+        room = max(1, int(node["gpus"] / gpus))
+        return [(threads or 1, min(room, most or room))]
+    cores = int(node["cpus"])
+    tried, each = [], 1
+    while each <= cores:
+        tried.append(each)
+        each *= 2
+    layouts = [(each, cores // each) for each in ([min(threads, cores)] if threads else tried)]
+    layouts = [one for one in layouts if one[1] >= least] or layouts[:1]
+    return [(each, min(room, most or room)) for each, room in layouts]
 
 
 class _Pool:
@@ -220,8 +234,8 @@ class _Pool:
         except ray.exceptions.GetTimeoutError:
             self.__exit__()
             raise RunError(f"no answer within {timeout:.0f} s") from None
-        except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError) as error:
-            raise RunError(f"its actor died: {str(error).splitlines()[0]}") from None
+        except ray.exceptions.RayError as error:
+            raise RunError(f"its actor failed: {str(error).strip().splitlines()[-1]}") from None
 
 
 class TrialActor:
@@ -259,7 +273,8 @@ class TrialActor:
             processor.warm_up()
             frames, busy = 0, 0.0
             try:
-                processor.process(_shard(records[:batch_size]))
+                if not processor.process(_shard(records[:batch_size])).frames:
+                    return "it got no frame that can be decoded"
                 shard = _shard(records[: max(batch_size, TRIAL_FRAMES // batch_size * batch_size)])
                 begin = time.perf_counter()
                 while not frames or time.perf_counter() - begin < TRIAL_S:

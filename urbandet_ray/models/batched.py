@@ -70,18 +70,23 @@ def trace_network(config: Any, checkpoint: str) -> TracedNetwork:
     signature = [tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")]
     module.answer = tf.function(answer, input_signature=signature)
     module.answer.get_concrete_function()  # makes the variables
-    status = tf.train.Checkpoint(model=model).restore(checkpoint)
-    try:
-        status.assert_existing_objects_matched()
-    except AssertionError as error:
-        raise ModelError(
-            f"{checkpoint} does not fit its pipeline.config "
-            f"({str(error).strip().splitlines()[0]}): it is damaged, or of another run"
-        ) from error
+    _restore(model, checkpoint)
     if kind != "ssd":
         return TracedNetwork(module, module.answer, resizing, None, None)
     anchors = _anchors(model, resizing)
     return TracedNetwork(module, module.answer, resizing, anchors, _rules(config.model.ssd))
+
+
+def _restore(model: Any, checkpoint: str) -> None:
+    tf = open_odapi().tf
+    try:
+        tf.train.Checkpoint(model=model).restore(checkpoint).assert_existing_objects_matched()
+    except (AssertionError, ValueError, tf.errors.OpError) as error:
+        detail = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"{checkpoint} does not fit its pipeline.config ({detail}): it is damaged, or of "
+            "another run"
+        ) from error
 
 
 def _answers(kind: str) -> Callable[[Any, Any, Any], dict[str, Any]]:
@@ -114,6 +119,11 @@ def _resizing(model: Any, kind: str) -> tuple[Resizing, Callable[[Any], tuple[An
     tf = odapi.tf
     if kind not in ("ssd", "faster_rcnn", "center_net"):
         raise ModelError(f"a {kind} model has no network for batches: use the stock export")
+    if kind == "faster_rcnn" and model.faster_rcnn.number_of_stages == 1:
+        raise ModelError(
+            "number_of_stages is 1: a first stage alone finds regions, not classes, and has no "
+            "network for batches; train with 2 or use the stock export"
+        )
     given = getattr(model, kind).image_resizer
     chosen = given.WhichOneof("image_resizer_oneof")
     one: Any = getattr(given, chosen) if chosen else given

@@ -118,7 +118,16 @@ def _write_onnx(
     if precision == "int8":
         nncf = _needs("nncf", "nncf")
         name = model.graph.input[0].name
-        model = _quantized(nncf, model, frames, lambda image: {name: image[None]})
+        # a depthwise convolution's inputs by channel would be finer; ONNX Runtime does not run it
+        advanced = _needs("nncf.quantization.advanced_parameters", "nncf")
+        whole = advanced.QuantizationParameters(per_channel=False)
+        model = _quantized(
+            nncf,
+            model,
+            frames,
+            lambda image: {name: image[None]},
+            activations_quantization_params=whole,
+        )
     target.write_bytes(model.SerializeToString())
 
 
@@ -151,7 +160,13 @@ def _frozen(network: TracedNetwork) -> tuple[Any, list[str], dict[str, str]]:
     return frozen.graph.as_graph_def(), [tensor.name for tensor in frozen.inputs], outputs
 
 
-def _quantized(nncf: Any, model: Any, frames: Sequence[Image], feed: Callable[[Image], Any]) -> Any:
+def _quantized(
+    nncf: Any,
+    model: Any,
+    frames: Sequence[Image],
+    feed: Callable[[Image], Any],
+    **advanced: Any,
+) -> Any:
     """int8 weights and activations, ranges measured on the frames; what does not fit stays.
 
     Weights take half of their range: without VNNI a processor's sums of full ones overflow, and the
@@ -164,7 +179,7 @@ def _quantized(nncf: Any, model: Any, frames: Sequence[Image], feed: Callable[[I
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(frames),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
-                overflow_fix=nncf.OverflowFix.ENABLE
+                overflow_fix=nncf.OverflowFix.ENABLE, **advanced
             ),
         ),
         "int8",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from urbandet_ray.errors import ConfigError, LabelError, ModelError, NotFoundError
 from urbandet_ray.labels import STREET_LABELS, LabelMap
-from urbandet_ray.models.backends.answers import AnswerRules
-from urbandet_ray.models.backends.network import NetworkDetector
+from urbandet_ray.models.backends.answers import AnswerRules, Device
+from urbandet_ray.models.backends.network import NetworkDetector, keeps_its_nms
 from urbandet_ray.models.backends.saved_model import SavedModelDetector
 from urbandet_ray.models.backends.tflite import TfliteDetector, TfliteFile
 from urbandet_ray.models.classes import (
@@ -50,6 +51,14 @@ class ModelSpec:
     """Taken from the pixels of a float-input TFLite model; None: its metadata's, else 127.5."""
     std: float | None = None
     """What they are then divided by; None: the metadata's, else 127.5."""
+    nms_iou_max: float | None = None
+    """Of an SSD's network: another iou_max than its own, in (0, 1]."""
+    nms_soft_sigma: float | None = None
+    """Likewise, sigma of Soft-NMS; 0 is none."""
+    nms_class_agnostic: bool | None = None
+    """Likewise, whether a box of any class suppresses another."""
+    device: Device = "auto"
+    """Where it runs; a .tflite file, an OpenVINO and a TFLite network know the CPU alone."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.score_min <= 1:
@@ -72,19 +81,36 @@ def load_detector(spec: ModelSpec, storage: Storage, target: LabelMap = STREET_L
         target: the run's label map; detections carry its ids.
 
     Raises:
-        ModelError: missing, broken, or of another kind.
+        ModelError: missing, broken, of another kind, or without the suppression to be changed.
         LabelError: label map or mapping do not fit the model.
         MissingExtraError: a SavedModel without TensorFlow.
     """
     path = local_model(spec.uri, storage)
+    changes = _nms(spec)
+    if path.is_dir() and is_network(path):
+        rules = _rules(spec, _table(spec, storage, target, embedded=None, class_count=None))
+        return NetworkDetector(path, spec.uri, rules, spec.threads, spec.device, changes)
+    if changes:
+        raise ModelError(keeps_its_nms(spec.uri))
     if path.is_dir():
-        table = _table(spec, storage, target, embedded=None, class_count=None)
-        backend = NetworkDetector if is_network(path) else SavedModelDetector
-        return backend(path, spec.uri, _rules(spec, table), spec.threads)
+        rules = _rules(spec, _table(spec, storage, target, embedded=None, class_count=None))
+        return SavedModelDetector(path, spec.uri, rules, spec.threads, spec.device)
     file = TfliteFile(path, spec.uri, spec.threads)
     facts = file.facts
     table = _table(spec, storage, target, facts.labels_text, facts.class_count)
     return TfliteDetector(file, _rules(spec, table), spec.mean, spec.std)
+
+
+def knows_gpus(uri: str, storage: Storage) -> bool:
+    """Whether what runs a model can use a GPU.
+
+    Raises:
+        ModelError: missing or of another kind.
+    """
+    path = local_model(uri, storage)
+    if not path.is_dir():
+        return False
+    return not is_network(path) or read_facts(path, uri).runtime in ("savedmodel", "onnx")
 
 
 def input_wh(spec: ModelSpec, storage: Storage) -> tuple[int, int]:
@@ -106,7 +132,7 @@ def input_wh(spec: ModelSpec, storage: Storage) -> tuple[int, int]:
 def model_fingerprint(spec: ModelSpec, storage: Storage) -> str:
     """SHA-256 (hex) of all that decides a model's answers: files, labels, mapping, numbers.
 
-    The place of the files and the number of threads do not count.
+    The place of the files, the number of threads and the device do not count.
 
     Raises:
         ModelError: missing or of another kind.
@@ -120,13 +146,25 @@ def model_fingerprint(spec: ModelSpec, storage: Storage) -> str:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
         digest.update(f"{name}\n{content}\n".encode())
     found = _outside_labels(spec, storage)
-    parts = [
+    parts: list[Any] = [
         found[0] if found else "",
         _mapping_text(spec.mapping, storage) if spec.mapping else "",
         [spec.score_min, spec.max_detections, spec.mean, spec.std],
     ]
+    if changes := _nms(spec):
+        parts.append(changes)
     digest.update(json.dumps(parts).encode())
     return digest.hexdigest()
+
+
+def _nms(spec: ModelSpec) -> dict[str, Any]:
+    """What of a network's rules is changed, by the names of PostProcess."""
+    given = {
+        "iou_max": spec.nms_iou_max,
+        "soft_nms_sigma": spec.nms_soft_sigma,
+        "class_agnostic": spec.nms_class_agnostic,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _rules(spec: ModelSpec, table: ClassTable) -> AnswerRules:

@@ -38,6 +38,9 @@ PRECISIONS: dict[str, tuple[Precision, ...]] = {
 MAP_GATES: dict[str, float] = {"bf16": 0.002, "fp16": 0.002, "int8": 0.01}
 """mAP that a precision may cost; what costs more is never chosen by itself."""
 
+REFERENCE_MAP_MIN = 0.01
+"""A comparison where f32 itself has less shows nothing: a network could not lose more than that."""
+
 MODEL_NAMES = {
     "savedmodel": "saved_model",
     "openvino": "model.xml",
@@ -125,6 +128,12 @@ class NetworkFacts:
             return None
         if self.accuracy is None:
             return f"what {self.precision} costs was not measured (urbandet export --check DATA)"
+        if self.accuracy.reference_map < REFERENCE_MAP_MIN:
+            return (
+                f"f32 itself finds next to nothing in {self.accuracy.data} "
+                f"(mAP {self.accuracy.reference_map:.3f}), which shows nothing of "
+                f"{self.precision}: check it on other data"
+            )
         lost = self.accuracy.reference_map - self.accuracy.map
         if lost <= gate:
             return None

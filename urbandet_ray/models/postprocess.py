@@ -17,21 +17,25 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from urbandet_ray.errors import ConfigError, ModelError
+from urbandet_ray.models.suppression import (
+    Block,
+    Classes,
+    Floats,
+    Indices,
+    select_hard,
+    select_soft,
+)
 
-Floats = NDArray[np.float32]
-_Indices = NDArray[np.intp]
-_Classes = NDArray[np.int32]
-_BoxesOf = Callable[[_Indices, _Classes], Floats]
+_BoxesOf = Callable[[Indices, Classes], Floats]
 """Boxes [k, 4] of anchors [k] and their classes [k]: only those looked at are decoded."""
 
 UNIT_WINDOW: Sequence[float] = (0.0, 0.0, 1.0, 1.0)
 _FIRST, _GROWTH = 1024, 4  # candidates ranked of a class: enough for most frames, else more
 _SAMPLED = 17  # of so many keys one: prime, since anchors come in groups of equal shape
-_BLOCK = 128  # candidates compared with one another at once: the matrices stay in the first cache
-_BLOCKS_MAX = 4  # of them compared with the boxes kept at once: most candidates end there
+_SPARSE = 16  # of so many keys one is a candidate: from there on taking them out is worth it
+_BLOCK, _BLOCKS_MAX = 128, 4  # candidates handed on together: at first, and times that at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +95,7 @@ class Found(NamedTuple):
 
     boxes_yxyx: Floats
     scores: Floats
-    classes: _Classes
+    classes: Classes
 
 
 def decode_boxes(
@@ -197,25 +201,46 @@ def _detect(
     if logits.shape[2] <= rules.background:
         raise ModelError(f"logits {logits.shape} hold no class: is there a background column?")
     windows = np.broadcast_to(np.asarray(windows_yxyx, np.float32), (len(logits), 4))
-    select = _select_soft if rules.soft_nms_sigma else _select_hard
-    found = []
-    for image, window in enumerate(windows):
-        keys = _keys(logits[image], rules)
-        groups: list[int | None] = [None] if rules.class_agnostic else [*range(keys.shape[1])]
-        blocks = [_blocks(keys, group, boxes_of(image), rules) for group in groups]
-        kept = [_within(select(each, rules), window) for each in blocks]
-        found.append(_merge(kept, window, rules))
-    return found
+    return [
+        _detect_one(boxes_of(image), logits[image], rules, window)
+        for image, window in enumerate(windows)
+    ]
+
+
+def _detect_one(boxes_of: _BoxesOf, logits: Floats, rules: PostProcess, window: Floats) -> Found:
+    near, keys = _candidates(_keys(logits, rules), rules)
+    groups: list[int | None] = [None] if rules.class_agnostic else [*range(keys.shape[1])]
+    blocks = [
+        _blocks(keys, group, lambda at, classes: boxes_of(near[at], classes), rules)
+        for group in groups
+    ]
+    return _merge([_within(_select(each, rules), window) for each in blocks], window, rules)
 
 
 def _keys(logits: Floats, rules: PostProcess) -> Floats:
     """[a, c] numbers that order anchors as their scores do: scores, or logits before a sigmoid."""
     scaled = logits * np.float32(1 / rules.logit_scale) if rules.logit_scale != 1 else logits
-    if rules.score_converter == "softmax":
-        with np.errstate(invalid="ignore"):
-            powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        scaled = powers / powers.sum(axis=1, keepdims=True)
-    return scaled[:, 1:] if rules.background else scaled
+    if rules.score_converter != "softmax":
+        return scaled
+    with np.errstate(invalid="ignore"):
+        powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    normal: Floats = powers / powers.sum(axis=1, keepdims=True)
+    return normal
+
+
+def _candidates(keys: Floats, rules: PostProcess) -> tuple[Indices, Floats]:
+    """Anchors [k], rising, that may score above score_min in some class, and their keys [k, c].
+
+    One pass over all keys finds them. Where they are many, taking them out costs more than it
+    spares, and all are answered.
+    """
+    high = keys >= np.float32(_lowest_key(rules))
+    high[:, : rules.background] = False
+    if _SPARSE * np.count_nonzero(high) < keys.size:
+        rows = np.flatnonzero(high) // keys.shape[1]
+        near = rows[np.diff(rows, prepend=-1) > 0]
+        return near, keys[near, rules.background :]
+    return np.arange(len(keys)), keys[:, rules.background :]
 
 
 def _scores(keys: Floats, rules: PostProcess) -> Floats:
@@ -234,21 +259,9 @@ def _lowest_key(rules: PostProcess) -> float:
     return math.log(rules.score_min / (1 - rules.score_min)) - 1e-3  # more than rounding does
 
 
-class _Block(NamedTuple):
-    """Anchors of one class, or of any where class-agnostic, best first: [k], boxes [k, 4]."""
-
-    anchors: _Indices
-    scores: Floats
-    classes: _Classes
-    boxes: Floats
-
-    def take(self, at: _Indices | slice) -> _Block:
-        return _Block(self.anchors[at], self.scores[at], self.classes[at], self.boxes[at])
-
-
 def _blocks(
     keys: Floats, class_id: int | None, boxes_of: _BoxesOf, rules: PostProcess
-) -> Iterator[_Block]:
+) -> Iterator[Block]:
     """Candidates of one class, or of the best class each where `class_id` is None."""
     group = reduce(np.maximum, keys.T) if class_id is None else keys[:, class_id]
     size = _BLOCK
@@ -260,13 +273,13 @@ def _blocks(
                 classes = _scores(keys[at], rules).argmax(axis=1).astype(np.int32)
             else:
                 classes = np.full(len(at), class_id, np.int32)
-            block = _Block(at, scores[start : start + size], classes, boxes_of(at, classes))
+            block = Block(at, scores[start : start + size], classes, boxes_of(at, classes))
             sound = np.flatnonzero(~np.isnan(block.boxes).any(axis=1))
             yield block.take(sound) if len(sound) < len(at) else block
             start, size = start + size, min(2 * size, _BLOCKS_MAX * _BLOCK)
 
 
-def _ranked(keys: Floats, rules: PostProcess) -> Iterator[tuple[_Indices, Floats]]:
+def _ranked(keys: Floats, rules: PostProcess) -> Iterator[tuple[Indices, Floats]]:
     """Anchors and scores above score_min: best score first, then lowest index; more each time.
 
     A round's least key is guessed from a sample; every anchor from that key on is in it. Different
@@ -290,93 +303,14 @@ def _ranked(keys: Floats, rules: PostProcess) -> Iterator[tuple[_Indices, Floats
         done, count = done + len(order), count * _GROWTH
 
 
-def _sides(boxes: Floats) -> Floats:
-    """[5, k]: ymin, xmin, ymax, xmax and area of boxes; infinite where they have none."""
-    low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
-    with np.errstate(invalid="ignore"):
-        areas = (high[:, 0] - low[:, 0]) * (high[:, 1] - low[:, 1])
-    areas[areas <= 0] = np.inf  # so that nothing overlaps them
-    return np.vstack([low.T, high.T, areas])
+def _select(blocks: Iterator[Block], rules: PostProcess) -> Iterator[Block]:
+    room = rules.max_total if rules.class_agnostic else rules.max_per_class
+    if rules.soft_nms_sigma:
+        return select_soft(blocks, room, rules.soft_nms_sigma, rules.score_min)
+    return select_hard(blocks, room, rules.iou_max)
 
 
-def _ious(a: Floats, b: Floats) -> Floats:
-    """[i, j] intersection over union of `_sides` [5, i] and [5, j], in the kernel's operations.
-
-    NaN for two infinite boxes, which the kernel takes for an overlap.
-    """
-    a = a[:, :, None]
-    with np.errstate(invalid="ignore"):
-        height = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0])
-        width = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1])
-        shared = np.maximum(height, 0, out=height) * np.maximum(width, 0, out=width)
-        ious: Floats = shared / (a[4] + b[4] - shared)
-    return ious
-
-
-def _limit(rules: PostProcess) -> int:
-    return rules.max_total if rules.class_agnostic else rules.max_per_class
-
-
-def _select_hard(blocks: Iterator[_Block], rules: PostProcess) -> Iterator[_Block]:
-    """The first max_per_class that overlap no better one too much."""
-    kept, room, iou_max = np.empty((5, 0), np.float32), _limit(rules), np.float32(rules.iou_max)
-    for block in blocks:
-        sides = _sides(block.boxes)
-        free, against = np.arange(len(block.scores)), kept
-        while len(free):
-            free = free[(_ious(against, sides[:, free]) <= iou_max).all(axis=0)]
-            head, free = free[:_BLOCK], free[_BLOCK:]
-            chosen = head[_greedy(_ious(sides[:, head], sides[:, head]) <= iou_max)[:room]]
-            room -= len(chosen)
-            yield block.take(chosen)
-            if not room:
-                return
-            against = sides[:, chosen]
-            kept = np.hstack([kept, against])
-
-
-def _greedy(apart: NDArray[np.bool_]) -> list[int]:
-    """Places of those that overlap no earlier one that was kept; [k, k], true where apart."""
-    rows = np.packbits(~apart, axis=1, bitorder="little")
-    gone, chosen = 0, []
-    for place in range(len(apart)):
-        if not gone >> place & 1:
-            chosen.append(place)
-            gone |= int.from_bytes(rows[place].tobytes(), "little")
-    return chosen
-
-
-def _select_soft(blocks: Iterator[_Block], rules: PostProcess) -> Iterator[_Block]:
-    """The kernel's queue: the best is kept if nothing kept since it was queued lowers its score."""
-    scale = np.float32(-0.5) / np.float32(rules.soft_nms_sigma)
-    coming = (
-        (-float(block.scores[at]), int(block.anchors[at]), 0, sides[:, at : at + 1], block, at)
-        for block in blocks
-        for sides in [_sides(block.boxes)]
-        for at in range(len(block.scores))
-    )
-    kept, limit = np.empty((5, 0), np.float32), _limit(rules)
-    queue: list[tuple[float, int, int, Floats, _Block, int]] = []
-    following = next(coming, None)
-    while kept.shape[1] < limit and (queue or following):
-        if following and (not queue or following[:2] < queue[0][:2]):
-            heapq.heappush(queue, following)
-            following = next(coming, None)
-            continue
-        loss, anchor, seen, sides, block, at = heapq.heappop(queue)
-        ious = _ious(kept[:, seen:], sides)[::-1, 0]  # the kernel starts from the last kept
-        ious = ious[ious != 0]
-        score = np.float32(-loss)
-        for weight in np.exp((scale * ious * ious).astype(np.float64)).astype(np.float32):
-            score *= weight
-        if score == -loss:
-            yield block.take(slice(at, at + 1))._replace(scores=np.array([score], np.float32))
-            kept = np.hstack([kept, sides])
-        elif score > np.float32(rules.score_min):
-            heapq.heappush(queue, (-float(score), anchor, kept.shape[1], sides, block, at))
-
-
-def _within(blocks: Iterator[_Block], window: Floats) -> Iterator[tuple[float, int, Floats]]:
+def _within(blocks: Iterator[Block], window: Floats) -> Iterator[tuple[float, int, Floats]]:
     """Score, class and box, clipped to the window, of boxes that have area in it."""
     low, high = window[[0, 1, 0, 1]], window[[2, 3, 2, 3]]
     for block in blocks:

@@ -204,7 +204,8 @@ def find_checkpoint(uri: str, storage: Storage) -> str:
         return newest.removesuffix(".index")
     raise NotFoundError(
         f"no checkpoint {uri}: expected {uri}.index beside {uri}.data-00000-of-00001, or a folder "
-        "with them; `urbandet models fetch` brings the zoo's"
+        "with them; `urbandet models fetch` brings the zoo's, "
+        "--set 'fine_tune.checkpoint=\"\"' starts from random weights"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ModelError
 from urbandet_ray.frames import Image
 from urbandet_ray.models.classes import ClassTable
+
+Device = Literal["auto", "cpu", "gpu"]
+"""Where a model runs; auto is a GPU where the runtime has one, gpu fails where it has none."""
 
 
 @dataclass(frozen=True)
@@ -72,3 +76,12 @@ def check_image(image: Image) -> tuple[int, int]:
             f"{image.dtype}"
         )
     return image.shape[1], image.shape[0]
+
+
+def failed(source: str, images: int, error: Exception) -> ModelError:
+    """What to say where a runtime breaks off, most often for want of memory."""
+    detail = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return ModelError(
+        f"{source} failed on {images} images ({detail}): where memory ran out, set a smaller "
+        "batch_size or fewer actors (more gpus an actor)"
+    )

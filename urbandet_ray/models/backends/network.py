@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ModelError
 from urbandet_ray.frames import Image
-from urbandet_ray.models.backends.answers import AnswerRules, check_image
+from urbandet_ray.models.backends.answers import AnswerRules, Device, check_image, failed
 from urbandet_ray.models.backends.runtimes import Answer, load_runtime
 from urbandet_ray.models.network import read_anchors, read_facts
 from urbandet_ray.models.postprocess import detect_from_raw
@@ -20,7 +21,15 @@ from urbandet_ray.models.postprocess import detect_from_raw
 class NetworkDetector:
     """Runs a folder with network.json; class ids are those of the label map, from 1."""
 
-    def __init__(self, folder: Path, source: str, rules: AnswerRules, threads: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        source: str,
+        rules: AnswerRules,
+        threads: int,
+        device: Device,
+        nms: Mapping[str, Any],
+    ) -> None:
         """Load the network.
 
         Args:
@@ -28,10 +37,12 @@ class NetworkDetector:
             source: the model's name in messages.
             rules: what is kept of its answers.
             threads: of the runtime on the CPU.
+            device: where it runs; OpenVINO and TFLite know the CPU alone.
+            nms: fields of its PostProcess to be another than its own.
 
         Raises:
             MissingExtraError: its runtime is not installed.
-            ModelError: it is damaged.
+            ModelError: it is damaged, there is no GPU for it, or it has no PostProcess to change.
         """
         self._facts = read_facts(folder, source)
         self._anchors = self._raw_rules = None
@@ -40,9 +51,11 @@ class NetworkDetector:
             # what is below is dropped anyway; strictly above, and answers at the limit are kept
             least = float(np.nextafter(np.float32(rules.score_min), np.float32(-1)))
             self._raw_rules = replace(
-                self._facts.rules, score_min=max(self._facts.rules.score_min, least)
+                self._facts.rules, score_min=max(self._facts.rules.score_min, least), **nms
             )
-        self._runtime = load_runtime(self._facts, folder, source, threads)
+        elif nms:
+            raise ModelError(keeps_its_nms(source))
+        self._runtime = load_runtime(self._facts, folder, source, threads, device)
         self._rules = rules
         self._source = source
         self.labels = rules.classes.target
@@ -61,7 +74,10 @@ class NetworkDetector:
         return [found[index] for index in range(len(images))]
 
     def _answer(self, batch: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Answer:
-        answer = self._runtime.run(batch)
+        try:
+            answer = self._runtime.run(batch)
+        except Exception as error:  # each runtime has its own kinds
+            raise failed(self._source, len(batch), error) from error
         wanted = ("deltas", "logits") if self._raw_rules else ("boxes", "scores", "classes")
         if missing := [name for name in wanted if name not in answer]:
             raise ModelError(
@@ -95,3 +111,11 @@ class NetworkDetector:
         return [
             self._rules.read(one.boxes_yxyx, one.scores, one.classes + 1, size_wh) for one in found
         ]
+
+
+def keeps_its_nms(source: str) -> str:
+    """What to say where suppression cannot be changed."""
+    return (
+        f"{source} suppresses boxes inside, by its own rules: model.nms changes an SSD's network "
+        "alone (urbandet export --format openvino, onnx, tflite or savedmodel)"
+    )

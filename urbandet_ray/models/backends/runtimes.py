@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from urbandet_ray.errors import MissingExtraError, ModelError
+from urbandet_ray.errors import MissingExtraError, ModelError, UrbandetError
+from urbandet_ray.models.backends.answers import Device
 from urbandet_ray.models.backends.saved_model import open_tensorflow
 from urbandet_ray.models.network import NetworkFacts, Precision
 
@@ -36,31 +37,36 @@ class NetworkRuntime(Protocol):
         ...
 
 
-def load_runtime(facts: NetworkFacts, folder: Path, source: str, threads: int) -> NetworkRuntime:
+def load_runtime(
+    facts: NetworkFacts, folder: Path, source: str, threads: int, device: Device = "auto"
+) -> NetworkRuntime:
     """Load a network's model.
 
     Args:
         source: the model's name in messages.
         threads: of the runtime on the CPU.
+        device: where it runs; OpenVINO and TFLite know the CPU alone.
 
     Raises:
         MissingExtraError: the runtime is not installed.
-        ModelError: the model does not load.
+        ModelError: the model does not load, or the runtime does not get at a GPU it is to have.
     """
-    made: dict[str, Callable[[Path, NetworkFacts, int], NetworkRuntime]] = {
+    made: dict[str, Callable[[Path, NetworkFacts, int, Device], NetworkRuntime]] = {
         "savedmodel": SavedModelRuntime,
         "openvino": OpenVinoRuntime,
         "onnx": OnnxRuntime,
         "tflite": TfliteRuntime,
     }
     try:
-        return made[facts.runtime](facts.model_path(folder), facts, threads)
+        return made[facts.runtime](facts.model_path(folder), facts, threads, device)
     except ImportError as error:
         raise MissingExtraError(
             f"{source} is a network for {facts.runtime}, which is not installed ({error}): "
             "pip install 'urbandet-ray[fast]', or export it in another format"
         ) from error
-    except (RuntimeError, ValueError, OSError) as error:
+    except UrbandetError:
+        raise
+    except Exception as error:  # each runtime has its own kinds
         detail = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"{source} does not load into {facts.runtime} ({detail}): copy or export it again"
@@ -94,9 +100,9 @@ def _openvino() -> Any:
 class SavedModelRuntime:
     """TensorFlow, on the CPU or a GPU whose memory it takes as it needs it."""
 
-    def __init__(self, model: Path, facts: NetworkFacts, threads: int) -> None:
+    def __init__(self, model: Path, facts: NetworkFacts, threads: int, device: Device) -> None:
         del facts
-        self._tf = open_tensorflow(threads)
+        self._tf = open_tensorflow(threads, device)
         self._model = self._tf.saved_model.load(str(model))  # its variables go with it
         self._signature = self._model.signatures["serving_default"]
 
@@ -109,7 +115,8 @@ class SavedModelRuntime:
 class OpenVinoRuntime:
     """OpenVINO: a network compiled for each size of frames, for batches of any number."""
 
-    def __init__(self, model: Path, facts: NetworkFacts, threads: int) -> None:
+    def __init__(self, model: Path, facts: NetworkFacts, threads: int, device: Device) -> None:
+        del device
         self._core = _openvino().Core()
         self._model = self._core.read_model(str(model))
         self._hints = {
@@ -140,7 +147,7 @@ class OnnxRuntime:
         provider: what runs the network, by ONNX Runtime's name.
     """
 
-    def __init__(self, model: Path, facts: NetworkFacts, threads: int) -> None:
+    def __init__(self, model: Path, facts: NetworkFacts, threads: int, device: Device) -> None:
         del facts
         import onnxruntime
 
@@ -149,7 +156,15 @@ class OnnxRuntime:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         providers: list[Any] = ["CPUExecutionProvider"]
-        on_gpu = _CUDA in onnxruntime.get_available_providers() and _sees_gpu()
+        able = device != "cpu" and _CUDA in onnxruntime.get_available_providers()
+        on_gpu = able and _sees_gpu()
+        if device == "gpu" and not on_gpu:
+            why = "sees no GPU here" if able else "is not built for CUDA"
+            raise ModelError(
+                f"ONNX Runtime {onnxruntime.__version__} {why}: pip uninstall onnxruntime, pip "
+                "install 'onnxruntime-gpu[cuda,cudnn]' on a machine with NVIDIA's driver, or set "
+                "actors.gpus=0 to run on the CPU"
+            )
         if on_gpu:
             onnxruntime.preload_dlls()  # CUDA and cuDNN that pip installed
             providers.insert(0, (_CUDA, _CUDA_OPTIONS))
@@ -161,8 +176,7 @@ class OnnxRuntime:
             raise ModelError(
                 f"ONNX Runtime {onnxruntime.__version__} is built for CUDA and does not get at the "
                 "GPU here: it needs the CUDA and cuDNN it was built with (pip install "
-                "'onnxruntime-gpu[cuda,cudnn]'); to run on the CPU, set CUDA_VISIBLE_DEVICES to "
-                "nothing"
+                "'onnxruntime-gpu[cuda,cudnn]')"
             )
         self._input = self._session.get_inputs()[0].name
         self._outputs = [output.name for output in self._session.get_outputs()]
@@ -187,7 +201,7 @@ class OnnxRuntime:
 def _sees_gpu() -> bool:
     """Whether there is a CUDA driver and it shows a GPU to this process."""
     try:
-        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+        driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return False
     count = ctypes.c_int()
@@ -199,8 +213,8 @@ def _sees_gpu() -> bool:
 class TfliteRuntime:
     """LiteRT; its input is resized where the batch or the size of the frames changes."""
 
-    def __init__(self, model: Path, facts: NetworkFacts, threads: int) -> None:
-        del facts
+    def __init__(self, model: Path, facts: NetworkFacts, threads: int, device: Device) -> None:
+        del facts, device
         from ai_edge_litert.interpreter import Interpreter
 
         self._interpreter = Interpreter(str(model), num_threads=threads)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from urbandet_ray.detections import Detections
 from urbandet_ray.errors import MissingExtraError, ModelError
 from urbandet_ray.frames import Image
-from urbandet_ray.models.backends.answers import AnswerRules, check_image
+from urbandet_ray.models.backends.answers import AnswerRules, Device, check_image, failed
 
 OUTPUTS = ("detection_boxes", "detection_classes", "detection_scores")
 
@@ -25,7 +25,9 @@ OUTPUTS = ("detection_boxes", "detection_classes", "detection_scores")
 class SavedModelDetector:
     """Runs the serving_default signature; class ids are those of the label map, from 1."""
 
-    def __init__(self, folder: Path, source: str, rules: AnswerRules, threads: int) -> None:
+    def __init__(
+        self, folder: Path, source: str, rules: AnswerRules, threads: int, device: Device
+    ) -> None:
         """Load the model.
 
         Args:
@@ -33,12 +35,13 @@ class SavedModelDetector:
             source: the model's name in messages.
             rules: what is kept of its answers.
             threads: of TensorFlow on the CPU; without effect once TensorFlow has run something.
+            device: where it runs.
 
         Raises:
             MissingExtraError: TensorFlow is not installed.
-            ModelError: it does not load, or is no OD API detector.
+            ModelError: it does not load, is no OD API detector, or there is no GPU for it.
         """
-        tf = open_tensorflow(threads)
+        tf = open_tensorflow(threads, device)
         try:
             self._model = tf.saved_model.load(str(folder))
         except Exception as error:  # TensorFlow raises a dozen kinds for a broken SavedModel
@@ -70,7 +73,10 @@ class SavedModelDetector:
     def _detect_batch(self, images: list[Image]) -> list[Detections]:
         """Images of one size; the answer keeps their order."""
         stacked = np.stack([self._fit(image) for image in images])
-        raw = self._signature(**{self._input_name: self._tf.constant(stacked)})
+        try:
+            raw = self._signature(**{self._input_name: self._tf.constant(stacked)})
+        except self._tf.errors.OpError as error:
+            raise failed(self._source, len(images), error) from error
         boxes, classes, scores = (np.asarray(raw[name].numpy(), np.float32) for name in OUTPUTS)
         answered = (len(boxes), len(classes), len(scores))
         if answered != (len(images),) * 3:
@@ -101,14 +107,16 @@ class SavedModelDetector:
         return [int(count) for count in counts]
 
 
-def open_tensorflow(threads: int) -> Any:
+def open_tensorflow(threads: int, device: Device = "auto") -> Any:
     """TensorFlow with Keras 2 and GPU memory taken as needed.
 
     Args:
         threads: on the CPU; without effect once TensorFlow has run something.
+        device: where it is to compute.
 
     Raises:
         MissingExtraError: it is not installed.
+        ModelError: it sees no GPU, and is to compute on one.
     """
     # decided at TensorFlow's first import: the OD API needs Keras 2 in the same process (odapi.py)
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -119,10 +127,19 @@ def open_tensorflow(threads: int) -> Any:
             "a SavedModel needs TensorFlow, which is not installed: "
             "pip install 'urbandet-ray[train]', or use a .tflite model"
         ) from error
+    gpus = tf.config.list_physical_devices("GPU") if device != "cpu" else []
+    if device == "gpu" and not gpus:
+        raise ModelError(
+            f"TensorFlow {tf.__version__} sees no GPU here: it needs NVIDIA's driver and the CUDA "
+            "it was built with (pip install 'tensorflow[and-cuda]'); to run on the CPU, set "
+            "actors.gpus=0"
+        )
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
-        for gpu in tf.config.list_physical_devices("GPU"):
+        if device == "cpu":
+            tf.config.set_visible_devices([], "GPU")
+        for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
     except RuntimeError:
         pass  # TensorFlow is already running in this process and keeps its settings
