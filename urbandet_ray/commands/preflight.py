@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urbandet_ray.commands.access import make_storage
 from urbandet_ray.config import TrainConfig
 from urbandet_ray.errors import ConfigError, MissingExtraError, UrbandetError
-from urbandet_ray.inference.session import ray_session
+from urbandet_ray.inference.session import ray_session, store_mb
 from urbandet_ray.launch.buckets import minimal_policy
 from urbandet_ray.launch.checks import Check, Preflight, fail, joined, ok, warn
 from urbandet_ray.launch.needs import (
@@ -140,9 +140,9 @@ def _look(config: RunConfig, address: str | None) -> tuple[list[NodeFacts], list
             room = [check_room(need, kinds, can_grow_unseen=unseen)] if need is not None else []
         return nodes, room
     ray_config = getattr(config, "ray", None)
-    store_mb = ray_config.object_store_mb if ray_config is not None else 0
     cpus = ray_config.num_cpus if ray_config is not None else None
-    here = look_here(cpus, store_mb, places, options, **more)
+    store = (ray_config.object_store_mb or store_mb(cpus)) if ray_config is not None else 0
+    here = look_here(cpus, store, places, options, **more)
     kinds = [NodeKind("this machine", here.resources, 1, 1)]
     room = [check_room(need, kinds, can_grow_unseen=False)] if need is not None else []
     return [here], room

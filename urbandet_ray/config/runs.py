@@ -152,8 +152,9 @@ class RayConfig(Section):
     """`auto` or host:port of a cluster; None is RAY_ADDRESS where set, else a Ray of its own."""
     num_cpus: Positive | None = None
     """Cores of the Ray it starts itself; None is all."""
-    object_store_mb: Annotated[int, Field(ge=80)] = 256
-    """Object store of the Ray it starts itself: encoded shards on their way, nothing else."""
+    object_store_mb: Annotated[int, Field(ge=80)] | None = None
+    """Object store of the Ray it starts itself: encoded shards on their way, nothing else. None is
+    64 MB a core, at least 256: actors that find no room for their shards stay idle."""
 
 
 class InferConfig(Section):
