@@ -1,8 +1,10 @@
 """Fixtures shared by all tests."""
 
+import contextlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -105,8 +107,10 @@ def ray_dashboard(aws_test_credentials: None) -> Iterator[str]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.pop("RAY_ADDRESS", None)
     import ray
+    from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
     from ray._private.utils import write_ray_address
 
+    _wait_for_free_port(DEFAULT_DASHBOARD_AGENT_LISTEN_PORT)
     folder = tempfile.mkdtemp(prefix="ray-")
     context = ray.init(
         address="local",
@@ -123,6 +127,17 @@ def ray_dashboard(aws_test_credentials: None) -> Iterator[str]:
     yield f"http://{context.dashboard_url}"
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for_free_port(port: int) -> None:
+    """A minute for a Ray that ends: its agent has one fixed port, without which no job is taken."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind(("127.0.0.1", port))
+            return
+        time.sleep(0.5)
 
 
 def _wait_for_url(process: "subprocess.Popen[bytes]", log: Path) -> str:
