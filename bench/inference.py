@@ -415,6 +415,7 @@ def measure(run: Path, options: argparse.Namespace) -> dict[str, Any]:
         for name, folder in networks.items():
             costs = in_own_process("limit", folder, options.data, options.frames)
             row = in_own_process("pipeline", folder, options.data, options.seconds)
+            row["model"] = row["chosen"] = f"{run.name}/exports/{folder.name}"  # wherever it lies
             limit = 1000 * CORES / sum(costs.values())
             one[name] = {"cpu_ms": costs, "limit": limit, "row": row, "pace": row["rounds"][0]}
         print(f"{run.name}, round {number + 1}: {_told(one, list(networks))}", flush=True)
