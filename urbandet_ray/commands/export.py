@@ -123,32 +123,40 @@ def export(
     name = f"{checkpoint}-{format}" + ("" if precision == "f32" else f"-{precision}")
     target = (out or join_uri(run_uri, "exports", name)).rstrip("/")
     _check_target(target, storage)
-    accuracy = None
     with tempfile.TemporaryDirectory(prefix="urbandet-export-") as scratch:
         source, made = Path(scratch) / "run", Path(scratch) / "export"
         prefix = _fetch(run_uri, checkpoint, storage, source)
         made.mkdir()
-        shutil.copyfile(source / _LABELS, made / _LABELS)
-        if format in STOCK:
-            model = _export_stock(source, made, format, precision, prefix)
-        else:
-            model = ""  # the folder itself
-            accuracy = export_network(
-                source / _CONFIG,
-                source / "checkpoint",
-                made,
-                format=format,
-                precision=precision,
-                calibrate=calibrate,
-                check=check,
-                storage=storage,
-            )
+        network: dict[str, Any] = {"calibrate": calibrate, "check": check, "storage": storage}
+        model, accuracy = _make(source, made, prefix, format, precision, network)
         state = _read_state(source / "checkpoint" / _STATE)
         marker = {"model": model, "run": run_uri, "checkpoint": prefix, "precision": precision}
         (made / MARKER).write_text(json.dumps(marker | {"state": state}, indent=2), "utf-8")
         _publish(made, target, storage)
     place = join_uri(target, model) if model else target
     return ExportReport(place, target, join_uri(run_uri, prefix), state, precision, accuracy)
+
+
+def _make(
+    source: Path,
+    made: Path,
+    prefix: str,
+    format: str,
+    precision: Precision,
+    network: dict[str, Any],
+) -> tuple[str, Accuracy | None]:
+    """Fill the export's folder; the model's name in it ("" is the folder), and what was measured.
+
+    Args:
+        network: what `export_network` takes beside.
+    """
+    shutil.copyfile(source / _LABELS, made / _LABELS)
+    if format in STOCK:
+        return _export_stock(source, made, format, precision, prefix), None
+    config, checkpoint = source / _CONFIG, source / "checkpoint"
+    return "", export_network(
+        config, checkpoint, made, format=format, precision=precision, **network
+    )
 
 
 def _check_format(format: str, precision: str, calibrate: str | None, check: str | None) -> None:
