@@ -163,9 +163,16 @@ class Cluster:
         return str(node.node_id)
 
     def add_node(self, cpus: int) -> None:
-        """A worker node, as the autoscaler would bring one."""
+        """A worker node, as the autoscaler would bring one.
+
+        Its folder is its own, as on a machine of its own: nodes that share one unpack a job's
+        package again below the feet of each other's processes.
+        """
+        folder = tempfile.mkdtemp(prefix="n", dir=os.environ["RAY_TMPDIR"])
         self.nodes.append(
-            self.fixed.add_node(num_cpus=cpus, object_store_memory=STORE_BYTES, wait=True)
+            self.fixed.add_node(
+                num_cpus=cpus, object_store_memory=STORE_BYTES, temp_dir=folder, wait=True
+            )
         )
 
 
@@ -198,7 +205,8 @@ def fixed_cluster(workers: int, cpus: int) -> Iterator[Cluster]:
 def growing_cluster(most: int, idle_s: float) -> Iterator[Cluster]:
     """A head, and an autoscaler that makes up to `most` nodes of one fake GPU each.
 
-    The fake provider's nodes are raylets of their own on this machine; autoscaler v2.
+    The fake provider's nodes are raylets of their own on this machine, in one folder: jobs on them
+    take the repository where it is (`submit(send=False)`). Autoscaler v2.
     """
     from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
@@ -264,10 +272,13 @@ def growing_cluster(most: int, idle_s: float) -> Iterator[Cluster]:
             process.wait(timeout=30)
 
 
-def submit(cluster: Cluster, *words: str, wait: bool = True) -> subprocess.Popen[str]:
-    """`ray job submit --working-dir . -- WORDS`, with its output kept."""
+def submit(
+    cluster: Cluster, *words: str, wait: bool = True, send: bool = True
+) -> subprocess.Popen[str]:
+    """`ray job submit --working-dir . -- WORDS`, its output kept; not sent, without the folder."""
     command = [RAY, "job", "submit", "--address", cluster.dashboard]
-    command += ["--working-dir", str(REPOSITORY), "--", *words]
+    command += ["--working-dir", str(REPOSITORY)] if send else []
+    command += ["--", *words]
     until = time.monotonic() + 120
     while True:
         process = subprocess.Popen(
@@ -288,7 +299,7 @@ def submit(cluster: Cluster, *words: str, wait: bool = True) -> subprocess.Popen
 
 def wait_for_agent(cluster: Cluster) -> None:
     """Until the head takes jobs; a busy machine starts that part late."""
-    submit(cluster, "python", "-c", "print('the cluster takes jobs')")
+    submit(cluster, "python", "-c", "print('the cluster takes jobs')", send=False)
 
 
 def finish(process: subprocess.Popen[str]) -> str:

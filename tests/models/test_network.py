@@ -293,15 +293,19 @@ def test_a_gpu_is_given_batches_of_one_size(network: Callable[..., str]) -> None
         assert again[name] == pytest.approx(value, abs=1e-4)
 
 
-def test_a_gpu_build_that_falls_back_is_refused(
-    network: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It would run on the CPU and say nothing."""
+@pytest.fixture
+def cuda_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU in sight, and an ONNX Runtime that claims CUDA and cannot open it."""
     import onnxruntime
 
     offered = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
     monkeypatch.setattr(runtimes, "_sees_gpu", lambda: True)
+
+
+@pytest.mark.usefixtures("cuda_build")
+def test_a_gpu_build_that_falls_back_is_refused(network: Callable[..., str]) -> None:
+    """It would run on the CPU and say nothing."""
     with pytest.raises(ModelError, match="built for CUDA and does not get at the GPU here"):
         load_detector(ModelSpec(network("onnx")), Storage())
 
@@ -315,15 +319,9 @@ def test_a_gpu_that_is_not_there_is_said(
         load_detector(ModelSpec(network(runtime), device="gpu"), Storage())
 
 
-def test_an_actor_without_a_gpu_leaves_them_alone(
-    network: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("cuda_build")
+def test_an_actor_without_a_gpu_leaves_them_alone(network: Callable[..., str]) -> None:
     """Ray hides none from it: a core's worth of actors would share one GPU's memory."""
-    import onnxruntime
-
-    offered = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
-    monkeypatch.setattr(runtimes, "_sees_gpu", lambda: True)
     detector = load_detector(ModelSpec(network("onnx"), device="cpu"), Storage())
     assert detector._runtime.provider == "CPUExecutionProvider"  # type: ignore[attr-defined]
 

@@ -16,6 +16,7 @@ from urbandet_ray.errors import RunError
 from urbandet_ray.inference.job import InferJob, ShardSummary
 from urbandet_ray.inference.pool import READER_CPUS, ActorPool, fit_pool
 from urbandet_ray.inference.progress import Progress, ProgressMeter
+from urbandet_ray.inference.release import release_idle_nodes
 from urbandet_ray.inference.shards import CutRule, resume_point, share_of
 from urbandet_ray.records.sources import Source
 from urbandet_ray.storage.run_folder import Marker, chains, unfinished_sources
@@ -174,6 +175,8 @@ def _dataset(source: Any, sources: int, job: InferJob, pool: ActorPool) -> Any:
         override_num_blocks=min(sources, TASKS_PER_READER * readers),
         num_cpus=READER_CPUS,
         concurrency=readers,
+        # by default Ray spreads them over all nodes, and a GPU node that reads is never idle
+        ray_remote_args={"scheduling_strategy": "DEFAULT"} if pool.gpus else None,
     )
     with warnings.catch_warnings():
         # max_task_retries has no other way in yet, and Ray is pinned
@@ -206,6 +209,7 @@ def _configure_ray_data() -> None:
 
     from ray.data import DataContext
 
+    release_idle_nodes()
     context = DataContext.get_current()
     context.enable_progress_bars = False
     # a shard is a block: of small ones many would go to one actor as one task, and Ray Data, which

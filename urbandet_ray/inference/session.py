@@ -13,6 +13,11 @@ from urbandet_ray.models.quiet import quiet_start
 
 REACH_TIMEOUT_S = 10.0
 
+LOST_NODE_RETRY_MS = "1000"
+"""Wait before an unreachable actor is asked again, doubled each time. A cluster takes 12 to 25 s to
+declare a node dead and start its actors elsewhere; by Ray's default all of a shard's retries are
+gone after 9 s. Ray reads it in the driver, when it connects."""
+
 _WITHOUT_REPORTS = {
     "enable_metrics_collection": False,
     "task_events_report_interval_ms": 0,
@@ -51,6 +56,7 @@ def ray_session(
     # Ray Data makes its actors in a way that Ray's core warns of at every start (ray issue 53727)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_task_actor_unavailable_retry_delay_base_ms", LOST_NODE_RETRY_MS)
     import ray
 
     if ray.is_initialized():
