@@ -268,8 +268,8 @@ def side_limit(export: Path, frames: Sequence[Frame], scratch: Path) -> dict[str
     annotator, batch = Annotator(labels), detector.batch_size
     images = [decode_frame(frame).copy() for frame in frames]
     size_wh = images[0].shape[1], images[0].shape[0]
-    batches = [np.stack(images[i : i + batch]) for i in range(0, len(images), batch)]
-    answers = [detector._answer(one) for one in batches]
+    batches = [images[i : i + batch] for i in range(0, len(images), batch)]
+    answers = [detector._answer(detector._batch(one)) for one in batches]
     found = [one for answer in answers for one in detector._read(answer, size_wh)]
     shown = [one.above(DRAWN_FROM) for one in found]
     encoded = [encode_jpeg(image, 90) for image in images]
@@ -289,7 +289,7 @@ def side_limit(export: Path, frames: Sequence[Frame], scratch: Path) -> dict[str
     count = len(frames)
     return {
         "decode": ms(lambda i: decode_frame(frames[i]), count),
-        "network": ms(lambda i: detector._answer(batches[i]), len(batches)),
+        "network": ms(lambda i: detector._answer(detector._batch(batches[i])), len(batches)),
         "post-processing": ms(lambda i: detector._read(answers[i], size_wh), len(batches)),
         "draw": ms(lambda i: annotator.annotate(images[i], shown[i], None), count),
         "encode": ms(lambda i: encode_jpeg(images[i], 90), count),

@@ -26,9 +26,7 @@ from urbandet_ray.models.loading import ModelSpec, load_detector, model_fingerpr
 from urbandet_ray.models.network import (
     Accuracy,
     Precision,
-    Resizing,
     Runtime,
-    check_precision,
     read_facts,
 )
 from urbandet_ray.models.shipped import SHIPPED_FOLDER
@@ -129,8 +127,8 @@ def assert_alike(found: list[Detections], expected: list[Detections]) -> None:
 def test_every_runtime_answers_as_the_stock_export(
     run: Path, network: Callable[..., str], runtime: str
 ) -> None:
-    """Batches of one size and mixed ones, wide and tall images, in the order given."""
-    given = images((120, 90), (64, 64), (120, 90), (50, 130), (120, 90))
+    """Batches of one size and mixed ones, wide, tall and sampled images, in the order given."""
+    given = images((120, 90), (64, 64), (120, 90), (50, 130), (120, 90), (128, 64))
     stock = answers(str(run / "exports" / "best-stock" / "saved_model"), given)
     assert_alike(answers(network(runtime), given), stock)
 
@@ -367,42 +365,9 @@ def test_a_damaged_folder_is_named(network: Callable[..., str], tmp_path: Path) 
         load_detector(ModelSpec(str(model)), Storage())
 
 
-def test_a_resizer_without_batches_is_refused() -> None:
-    """Padding is what gives images of every size the same anchors."""
-    config = tiny_ssd()
-    config.model.ssd.image_resizer.keep_aspect_ratio_resizer.min_dimension = 64
-    with pytest.raises(ModelError, match="needs fixed_shape_resizer, or keep_aspect_ratio_resizer"):
-        trace_network(config, "unused")
-
-
 def test_a_checkpoint_of_another_width_is_refused(run: Path) -> None:
     """Its tensors have other shapes; the first that does not fit is told."""
     config = odapi.read_pipeline_config(run / "pipeline.config")
     config.model.ssd.box_predictor.weight_shared_convolutional_box_predictor.depth *= 2
     with pytest.raises(ModelError, match=r"ckpt-1 does not fit its pipeline\.config \(.*shape"):
         trace_network(config, str(run / "best" / "ckpt-1"))
-
-
-def test_a_first_stage_alone_is_refused() -> None:
-    """It answers regions without classes."""
-    config = odapi.open_odapi().pipeline_pb2.TrainEvalPipelineConfig()
-    config.model.faster_rcnn.number_of_stages = 1
-    with pytest.raises(ModelError, match="number_of_stages is 1: a first stage alone finds region"):
-        trace_network(config, "unused")
-
-
-@pytest.mark.parametrize(
-    ("size_wh", "expected"),
-    [((640, 640), [0, 0, 1, 1]), ((1920, 1280), [0, 0, 427 / 640, 1]), ((10, 40), [0, 0, 1, 0.25])],
-)
-def test_window_is_what_padding_leaves(size_wh: tuple[int, int], expected: list[float]) -> None:
-    window = Resizing(640, 640, (640, 640)).window(size_wh)
-    assert window == pytest.approx(expected)
-    assert Resizing(640, 640).window(size_wh).tolist() == [0, 0, 1, 1]
-
-
-def test_unknown_precision_names_what_there_is() -> None:
-    with pytest.raises(
-        ConfigError, match="tflite networks are not exported at bf16: give f32, fp1"
-    ):
-        check_precision("tflite", "bf16")

@@ -2,7 +2,6 @@
 
 import hashlib
 import struct
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ from urbandet_ray.records.example import (
 )
 from urbandet_ray.records.example_proto import example_class
 from urbandet_ray.records.images import encode_jpeg, encode_png
-from urbandet_ray.records.tfrecord import read_records
 
 WIDTH, HEIGHT = 64, 48
 JPEG = encode_jpeg(np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
@@ -381,23 +379,3 @@ def test_messages_are_those_of_tensorflow() -> None:
     back = frame_from_example(message.SerializeToString(), default_key="d", segment="d")
     assert back.truth is not None
     assert back.truth.is_crowd.tolist() == [True]
-
-
-@pytest.mark.realdata
-def test_waymo_validation_records(realdata: Path) -> None:
-    """100 frames of 5 segments with 1,783 vehicles, 288 pedestrians and no cyclist."""
-    counts = np.zeros(5, int)
-    frames = []
-    for path in sorted((realdata / "waymo" / "val").glob("*.tfrecord")):
-        with path.open("rb") as stream:
-            for record in read_records(stream):
-                frame, problems = frame_and_problems_from_example(
-                    record.data, default_key=f"{path.stem}-{record.index:06d}", segment=path.stem
-                )
-                assert problems == ()
-                assert frame.truth is not None
-                counts += np.bincount(frame.truth.class_ids, minlength=5)
-                frames.append(frame)
-    assert counts.tolist() == [0, 1783, 288, 0, 0]
-    assert len({frame.frame_key for frame in frames}) == 100
-    assert {frame.size_wh for frame in frames} == {(640, 640)}

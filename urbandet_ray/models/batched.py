@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 from urbandet_ray.errors import ModelError
 from urbandet_ray.models.network import Resizing
-from urbandet_ray.models.odapi import open_odapi
+from urbandet_ray.models.odapi import lean_layers, open_odapi
 from urbandet_ray.models.postprocess import PostProcess
 
 DETECTIONS = ("boxes", "scores", "classes")
 RAW = ("deltas", "logits")
+
+Prepare = Callable[[Any, Callable[[Any], Any]], tuple[Any, Any]]
+"""From images and a normalisation to the network's input and what of each image is no padding."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +59,21 @@ def trace_network(config: Any, checkpoint: str) -> TracedNetwork:
     odapi = open_odapi()
     tf = odapi.tf
     kind = str(config.model.WhichOneof("model"))
-    resizing, resize = _resizing(config.model, kind)
-    model = odapi.model_builder.build(config.model, is_training=False)
+    resizing, prepare = _preparing(config.model, kind)
     module = tf.Module()
-    module.model = model
     answer_of = _answers(kind)
 
     def answer(images: Any) -> dict[str, Any]:
-        inputs, shapes = _preprocess(model, kind, resize, tf.cast(images, tf.float32))
+        normalise = model._feature_extractor.preprocess
+        inputs, shapes = prepare(tf.cast(images, tf.float32), normalise)
         answered: dict[str, Any] = answer_of(model, inputs, shapes)
         return answered
 
     signature = [tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")]
     module.answer = tf.function(answer, input_signature=signature)
-    module.answer.get_concrete_function()  # makes the variables
+    with lean_layers():
+        module.model = model = odapi.model_builder.build(config.model, is_training=False)
+        module.answer.get_concrete_function()  # makes the variables
     _restore(model, checkpoint)
     if kind != "ssd":
         return TracedNetwork(module, module.answer, resizing, None, None)
@@ -109,11 +113,13 @@ def _answers(kind: str) -> Callable[[Any, Any, Any], dict[str, Any]]:
     return raw if kind == "ssd" else final
 
 
-def _resizing(model: Any, kind: str) -> tuple[Resizing, Callable[[Any], tuple[Any, Any]]]:
-    """What the image resizer comes to, and a function of a batch [n, h, w, 3] that does it.
+def _preparing(model: Any, kind: str) -> tuple[Resizing, Prepare]:
+    """What the image resizer comes to, and what does the same as `model.preprocess` for a batch.
 
     The OD API's own takes one image: images of one size are resized alike, so a batch needs no
-    loop. Its bilinear rule is TensorFlow 1's (no half-pixel centres).
+    loop. Its bilinear rule is TensorFlow 1's (no half-pixel centres). An SSD normalises before it
+    resizes; here that comes after, on as few pixels as there are then: normalising is linear, so
+    both come to the same but for rounding. It pads with zeros, the others with black.
     """
     odapi = open_odapi()
     tf = odapi.tf
@@ -143,41 +149,33 @@ def _resizing(model: Any, kind: str) -> tuple[Resizing, Callable[[Any], tuple[An
             "network for batches: use the stock export"
         )
 
-    def resize(images: Any) -> tuple[Any, Any]:
+    def prepare(images: Any, normalise: Callable[[Any], Any]) -> tuple[Any, Any]:
         shape = tf.shape(images)
         target: Any = [resizing.height, resizing.width]
         if resizing.keep_aspect is not None:
             shorter, longer = resizing.keep_aspect
             wide = shape[1] < shape[2]
             target = tf.where(wide, [shorter, longer], [longer, shorter])
-        resized = tf.compat.v1.image.resize_images(
+        seen = tf.compat.v1.image.resize_images(
             images, target, preserve_aspect_ratio=resizing.keep_aspect is not None
         )
-        seen = tf.shape(resized)
-        below, right = resizing.height - seen[1], resizing.width - seen[2]
+        size = tf.shape(seen)
+        if kind == "ssd":
+            seen = normalise(seen)
         if resizing.keep_aspect is not None:
-            resized = tf.pad(resized, [[0, 0], [0, below], [0, right], [0, 0]])
+            below, right = resizing.height - size[1], resizing.width - size[2]
+            seen = tf.pad(seen, [[0, 0], [0, below], [0, right], [0, 0]])
         # as reshape, since TFLite has no ensure_shape; padding leaves sides open in the graph
-        resized = tf.reshape(resized, [-1, resizing.height, resizing.width, 3])
-        return resized, tf.tile([[seen[1], seen[2], 3]], [shape[0], 1])
+        seen = tf.reshape(seen, [-1, resizing.height, resizing.width, 3])
+        if kind != "ssd":
+            seen = normalise(seen)
+        return seen, tf.tile([[size[1], size[2], 3]], [shape[0], 1])
 
-    return resizing, resize
+    return resizing, prepare
 
 
 def _pad_values(resizer: Any) -> list[float]:
     return list(getattr(resizer, "per_channel_pad_value", ()))
-
-
-def _preprocess(
-    model: Any, kind: str, resize: Callable[[Any], tuple[Any, Any]], images: Any
-) -> tuple[Any, Any]:
-    """As `model.preprocess`, for a batch: an SSD alone normalises first and pads with zeros."""
-    if kind != "ssd":
-        resized, shapes = resize(images)
-        return model._feature_extractor.preprocess(resized), shapes
-    normalised = model._feature_extractor.preprocess(images)
-    resized, shapes = resize(normalised)
-    return resized, shapes
 
 
 def _anchors(model: Any, resizing: Resizing) -> NDArray[np.float32]:

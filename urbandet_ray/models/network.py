@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urbandet_ray.errors import ConfigError, ModelError
+from urbandet_ray.frames import Image
 from urbandet_ray.models.postprocess import PostProcess
 
 FACTS_NAME, ANCHORS_NAME = "network.json", "anchors.npy"
@@ -64,18 +65,34 @@ class Resizing:
     keep_aspect: tuple[int, int] | None = None
 
     def window(self, size_wh: tuple[int, int]) -> NDArray[np.float32]:
-        """The part [ymin, xmin, ymax, xmax] of the network's input that is no padding, in [0, 1].
+        """Where [ymin, xmin, ymax, xmax] an image lies in the network's input, in [0, 1]."""
+        height, width = self._seen(size_wh)
+        return np.array([0, 0, height / self.height, width / self.width], np.float32)
+
+    def sample(self, image: Image) -> Image:
+        """An image that the network answers alike and that is smaller where it can be.
+
+        TensorFlow 1's bilinear rule, which the OD API resizes by, reads at i * (size / new size):
+        where that is whole, each pixel is one of the image's, and the others are not needed.
+        """
+        height, width = image.shape[:2]
+        seen = self._seen((width, height))
+        if height % seen[0] or width % seen[1]:
+            return image
+        return image[:: height // seen[0], :: width // seen[1]]
+
+    def _seen(self, size_wh: tuple[int, int]) -> tuple[int, int]:
+        """Height and width that an image has in the network's input.
 
         Rounds as tf.image.resize_images does with preserve_aspect_ratio.
         """
         if self.keep_aspect is None:
-            return np.array([0, 0, 1, 1], np.float32)
+            return self.height, self.width
         width, height = (np.float32(side) for side in size_wh)
         shorter, longer = (np.float32(side) for side in self.keep_aspect)
         target = (shorter, longer) if height < width else (longer, shorter)
         scale = min(target[0] / height, target[1] / width)
-        seen = np.rint([scale * height, scale * width])
-        return np.array([0, 0, seen[0] / self.height, seen[1] / self.width], np.float32)
+        return int(np.rint(scale * height)), int(np.rint(scale * width))
 
 
 @dataclass(frozen=True)

@@ -144,12 +144,7 @@ def make_pruner(
             f"pruning would begin with step {begin} and end with step {end}: "
             "prune.begin has to be below prune.end, and below 1"
         )
-    kernels = [variable for variable in variables if _is_prunable(variable)]
-    if not kernels:
-        raise ConfigError(
-            f"prune.sparsity is {sparsity}, but none of {len(variables)} trained variables can be "
-            "pruned: first layer, heads, depthwise kernels and vectors are kept whole; set it to 0"
-        )
+    kernels = _prunable(variables, sparsity)
 
     class Pruner(tf.Module):  # type: ignore[misc, name-defined]  # made here, as TensorFlow loads late
         def __init__(self) -> None:
@@ -187,6 +182,16 @@ def make_pruner(
             return [LayerSparsity.of(kernel.name, kernel.numpy()) for kernel in self._kernels]
 
     return Pruner()
+
+
+def _prunable(variables: Sequence[Any], sparsity: float) -> list[Any]:
+    kernels = [variable for variable in variables if _is_prunable(variable)]
+    if not kernels:
+        raise ConfigError(
+            f"prune.sparsity is {sparsity}, but none of {len(variables)} trained variables can be "
+            "pruned: first layer, heads, depthwise kernels and vectors are kept whole; set it to 0"
+        )
+    return kernels
 
 
 def report_text(layers: Sequence[LayerSparsity]) -> str:

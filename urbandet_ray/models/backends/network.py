@@ -68,10 +68,13 @@ class NetworkDetector:
             by_size.setdefault(check_image(image), []).append(index)
         found: dict[int, Detections] = {}
         for size_wh, indices in by_size.items():
-            batch = np.stack([images[index] for index in indices])
-            answer = self._answer(batch)
+            answer = self._answer(self._batch([images[index] for index in indices]))
             found.update(zip(indices, self._read(answer, size_wh), strict=True))
         return [found[index] for index in range(len(images))]
+
+    def _batch(self, images: Sequence[Image]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        """Images of one size as the runtime takes them."""
+        return np.stack([self._facts.resizing.sample(image) for image in images])
 
     def _answer(self, batch: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Answer:
         try:

@@ -128,8 +128,15 @@ class OpenVinoRuntime:
         self._compiled = lru_cache(_SIZES_KEPT)(self._compile)
 
     def _compile(self, height: int, width: int) -> Any:
-        self._model.reshape({0: [-1, height, width, 3]})
-        return self._core.compile_model(self._model, "CPU", self._hints).create_infer_request()
+        model = self._model.clone()
+        model.reshape({0: [-1, height, width, 3]})
+        for node in model.get_ops():
+            if node.get_type_name() != "Interpolate":
+                continue
+            given, made = node.input_value(0), node.output(0)
+            if given.partial_shape == made.partial_shape:  # else OpenVINO does resize to the same
+                made.replace(given)
+        return self._core.compile_model(model, "CPU", self._hints).create_infer_request()
 
     def run(self, images: NDArray[np.uint8]) -> Answer:
         """See `NetworkRuntime.run`."""
