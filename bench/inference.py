@@ -505,15 +505,18 @@ def main() -> None:
 
 
 def draw_stages(results: dict[str, Any], file: Path) -> None:
-    """Where the time of a frame goes."""
+    """Where the time of a frame goes: a sheet a run, each on its own scale, below each other."""
     from urbandet_ray.reports.stage_bars import stage_bars
 
-    rows = [
-        (f"{run} {name}", one["cpu_ms"])
-        for run, found in results["runs"].items()
-        for name, one in found["summary"].items()
+    sheets = []
+    for run, found in results["runs"].items():
+        rows = [(name, one["cpu_ms"]) for name, one in found["summary"].items()]
+        sheets.append(stage_bars(rows, f"{run}: CPU milliseconds a frame, each stage alone"))
+    width = max(sheet.shape[1] for sheet in sheets)
+    filled = [
+        np.pad(sheet, ((0, 0), (0, width - sheet.shape[1]), (0, 0)), "edge") for sheet in sheets
     ]
-    file.write_bytes(encode_png(stage_bars(rows, "CPU milliseconds a frame, each stage alone")))
+    file.write_bytes(encode_png(np.concatenate(filled)))
 
 
 if __name__ == "__main__":

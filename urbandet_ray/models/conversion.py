@@ -24,6 +24,7 @@ from urbandet_ray.models.network import (
     write_facts,
 )
 from urbandet_ray.models.odapi import open_odapi
+from urbandet_ray.models.quiet import quiet_saving
 
 _OPSET = 17
 """ONNX operators; ONNX Runtime has had them since 1.12."""
@@ -80,7 +81,8 @@ def _write_saved_model(
 ) -> None:
     del precision, frames
     tf = open_odapi().tf
-    tf.saved_model.save(network.module, str(target), signatures=network.answer)
+    with quiet_saving():
+        tf.saved_model.save(network.module, str(target), signatures=network.answer)
 
 
 def _write_openvino(

@@ -29,7 +29,7 @@ from urbandet_ray.errors import (
     NotFoundError,
     RunError,
 )
-from urbandet_ray.models.quiet import quiet_start
+from urbandet_ray.models.quiet import quiet_saving, quiet_start
 
 Weights = Literal["float32", "float16", "dynamic-range"]
 """How a TFLite file stores its weights."""
@@ -174,7 +174,7 @@ def lean_layers() -> Iterator[None]:
     """Within, models are built and traced with cheaper operations for the same arithmetic.
 
     The OD API enlarges feature maps by stacking copies, and sums a BiFPN's inputs as a matrix
-    product of their stack: made for TPUs, and a quarter of an EfficientDet's time on a CPU. Here
+    product of their stack: made for TPUs, and a third of an EfficientDet's time on a CPU. Here
     they are a resize and a sum of products: equal up to float rounding. Variables and their names
     stay.
     """
@@ -277,12 +277,13 @@ def export_saved_model(pipeline_config: Path, checkpoint_dir: Path, out_dir: Pat
     """
     config = read_pipeline_config(pipeline_config)
     last_checkpoint(checkpoint_dir)
-    open_odapi().exporter_lib_v2.export_inference_graph(
-        input_type="image_tensor",
-        pipeline_config=config,
-        trained_checkpoint_dir=str(checkpoint_dir),
-        output_directory=str(out_dir),
-    )
+    with quiet_saving():
+        open_odapi().exporter_lib_v2.export_inference_graph(
+            input_type="image_tensor",
+            pipeline_config=config,
+            trained_checkpoint_dir=str(checkpoint_dir),
+            output_directory=str(out_dir),
+        )
     return out_dir / "saved_model"
 
 
@@ -324,9 +325,10 @@ def export_tflite(
     if score_min is not None:
         config.model.ssd.post_processing.batch_non_max_suppression.score_threshold = score_min
     last_checkpoint(checkpoint_dir)
-    open_odapi().export_tflite_lib.export_tflite_model(
-        config, str(checkpoint_dir), str(out_dir), max_detections, regular_nms
-    )
+    with quiet_saving():
+        open_odapi().export_tflite_lib.export_tflite_model(
+            config, str(checkpoint_dir), str(out_dir), max_detections, regular_nms
+        )
     path = out_dir / "model.tflite"
     path.write_bytes(_convert_to_tflite(out_dir / "saved_model", weights))
     return path

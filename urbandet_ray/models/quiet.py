@@ -1,7 +1,8 @@
-"""Keeps what native libraries print while they start off a person's terminal."""
+"""Keeps what libraries print and nobody can act on off a person's terminal."""
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -27,3 +28,18 @@ def quiet_start() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+@contextmanager
+def quiet_saving() -> Iterator[None]:
+    """Hold back TensorFlow's warnings while a SavedModel is written.
+
+    It warns of each of a model's hundred layers that it could not make a Keras model of again.
+    """
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
