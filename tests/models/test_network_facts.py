@@ -106,7 +106,13 @@ def test_pixels_that_resizing_would_not_read_are_left_out(
 
 @pytest.mark.parametrize(
     ("size_hw", "sampled_hw"),
-    [((256, 128), (64, 32)), ((128, 256), (32, 64)), ((51, 128), (51, 128)), ((32, 16), (32, 16))],
+    [
+        ((256, 128), (64, 32)),
+        ((128, 256), (32, 64)),
+        ((51, 128), (51, 128)),
+        ((32, 16), (32, 16)),
+        ((1, 200), (1, 200)),
+    ],
 )
 def test_padded_images_are_sampled_to_what_is_seen(
     size_hw: tuple[int, int], sampled_hw: tuple[int, int]

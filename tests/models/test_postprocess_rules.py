@@ -9,14 +9,8 @@ import pytest
 from urbandet_ray.errors import ConfigError, ModelError
 from urbandet_ray.models.postprocess import PostProcess, detect_from_raw, suppress
 
-RULES = PostProcess(
-    score_converter="identity",
-    background=False,
-    score_min=1e-8,
-    iou_max=0.5,
-    max_per_class=100,
-    max_total=100,
-)
+LIMITS: dict[str, Any] = {"score_min": 0.1, "iou_max": 0.5, "max_per_class": 100, "max_total": 100}
+RULES = PostProcess(score_converter="identity", background=False, **LIMITS)
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ class Resizing:
         """
         height, width = image.shape[:2]
         seen = self._seen((width, height))
-        if height % seen[0] or width % seen[1]:
+        if 0 in seen or height % seen[0] or width % seen[1]:  # 0: of a line of pixels
             return image
         return image[:: height // seen[0], :: width // seen[1]]
 
