@@ -8,7 +8,7 @@ from drives import write_drive
 
 import urbandet_ray
 from urbandet_ray.commands import backend
-from urbandet_ray.commands.backend import candidates
+from urbandet_ray.commands.backend import Choice, candidates
 from urbandet_ray.config import InferConfig
 from urbandet_ray.errors import ConfigError, ModelError
 from urbandet_ray.models.network import (
@@ -142,7 +142,8 @@ def test_the_choice_is_kept(
     assert {trial["model"] for trial in kept["trials"]} == {"best-stock-tflite"}
     assert list(kept["left_out"]) == ["best-openvino"]
     fastest = max(kept["trials"], key=lambda trial: trial["frames_per_s"])
-    assert (kept["threads"], kept["batch_size"]) == (fastest["threads"], fastest["batch_size"])
+    chosen = ("threads", "batch_size", "gpus")
+    assert [kept[key] for key in chosen] == [fastest[key] for key in chosen]
     assert json.loads((run / "run.json").read_text())["model"]["uri"] == model
 
     def measured_again(*_: object, **__: object) -> None:
@@ -162,6 +163,15 @@ def test_a_run_without_a_choice_is_not_given_one(ray_dashboard: str, tmp_path: P
     urbandet_ray.infer(str(records), str(run))
     with pytest.raises(ConfigError, match="was started without backend=auto: leave it out"):
         urbandet_ray.infer(str(records), str(run), backend="auto")
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [(0.25, 0.25), (None, 1.0)])
+def test_actors_get_the_share_of_a_gpu_that_won(chosen: float | None, expected: float) -> None:
+    """A choice of before shares were tried leaves what was asked for."""
+    config = InferConfig(input="a", output="b", backend="auto", actors={"gpus": 1})  # type: ignore[arg-type]
+    choice = Choice({}, "m", threads=1, batch_size=16, trials=[], left_out={}, node={}, gpus=chosen)
+    applied = choice.applied(config)
+    assert (applied.actors.gpus, applied.batch_size, applied.model.uri) == (expected, 16, "m")
 
 
 def test_only_two_ways_are_known() -> None:

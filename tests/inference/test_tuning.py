@@ -81,7 +81,7 @@ def test_one_batch_size_may_be_given(ray_dashboard: str, records: list[SourceRec
 def test_gpu_actors_share_their_node(ray_dashboard: str, records: list[SourceRecord]) -> None:
     """Two GPUs in name, half of one each: four actors; batches as far as the frames reach."""
     found = tune({"one": partial(job_of, WaitingDetector)}, records, gpus=0.5)
-    assert {(trial.threads, trial.actors) for trial in found.trials} == {(1, 4)}
+    assert {(trial.threads, trial.actors, trial.gpus) for trial in found.trials} == {(1, 4, 0.5)}
     sizes = {trial.batch_size for trial in found.trials}
     assert sizes == {4, *(size for size in GPU_BATCHES if size <= 40)}
 
@@ -92,18 +92,28 @@ def test_gpus_that_no_node_has_are_refused(ray_dashboard: str, records: list[Sou
 
 
 def test_layouts_fill_the_node() -> None:
-    assert _layouts({"cpus": 6.0}, 0) == [(1, 6), (2, 3), (4, 1)]
-    assert _layouts({"gpus": 8.0}, 0.5) == [(1, 16)]
+    assert _layouts({"cpus": 6.0}, 0) == [(1, 6, 0), (2, 3, 0), (4, 1, 0)]
+    assert _layouts({"cpus": 32.0, "gpus": 8.0}, 0.5) == [(1, 16, 0.5)]
+
+
+def test_actors_may_share_a_gpu() -> None:
+    """As many as there are cores for the rest of their work; a share that was given stays."""
+    shares = [(1, 1, 1), (1, 2, 0.5), (1, 4, 0.25), (1, 8, 0.125)]
+    assert _layouts({"cpus": 16.0, "gpus": 1.0}, 1) == shares
+    assert _layouts({"cpus": 16.0, "gpus": 1.0}, 1, (1, 2)) == shares[:2]
+    assert _layouts({"cpus": 6.0, "gpus": 1.0}, 1) == shares[:3]
+    assert _layouts({"cpus": 2.0, "gpus": 4.0}, 1) == [(1, 4, 1)]
+    assert _layouts({"cpus": 16.0, "gpus": 1.0}, 0.25) == shares[2:3]
 
 
 def test_layouts_are_those_of_the_run() -> None:
     """With fewer actors than cores, more threads; never fewer actors than it starts with."""
     eight = {"cpus": 8.0, "gpus": 2.0}
-    assert _layouts(eight, 0, (2, None)) == [(1, 2), (2, 2), (4, 2)]
-    assert _layouts(eight, 0, (1, 4)) == [(1, 4), (2, 4), (4, 2), (8, 1)]
-    assert _layouts(eight, 0, (16, None)) == [(1, 8)]  # the rest waits for an autoscaler
-    assert _layouts(eight, 0, threads=3) == [(3, 2)]
-    assert _layouts(eight, 0.5, (2, None)) == [(1, 2)]
+    assert _layouts(eight, 0, (2, None)) == [(1, 2, 0), (2, 2, 0), (4, 2, 0)]
+    assert _layouts(eight, 0, (1, 4)) == [(1, 4, 0), (2, 4, 0), (4, 2, 0), (8, 1, 0)]
+    assert _layouts(eight, 0, (16, None)) == [(1, 8, 0)]  # the rest waits for an autoscaler
+    assert _layouts(eight, 0, threads=3) == [(3, 2, 0)]
+    assert _layouts(eight, 0.5, (2, None)) == [(1, 2, 0.5)]
 
 
 def test_a_candidate_that_breaks_is_left_out(

@@ -47,7 +47,7 @@ def learning_rate(config: Any) -> Any:
 
 
 def test_all_families_are_there() -> None:
-    """One file each."""
+    """One file each, the MobileNet in three sizes."""
     assert CONFIGS == [
         "centernet_resnet50_v1_fpn_640",
         "efficientdet_d0_512",
@@ -56,6 +56,7 @@ def test_all_families_are_there() -> None:
         "faster_rcnn_resnet152_v1_640",
         "faster_rcnn_resnet50_v1_640",
         "mask_rcnn_inception_resnet_v2_640",
+        "ssd_mobilenet_v2_fpnlite_1280",
         "ssd_mobilenet_v2_fpnlite_320",
         "ssd_mobilenet_v2_fpnlite_640",
         "ssd_resnet50_v1_fpn_640",

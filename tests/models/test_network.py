@@ -202,6 +202,8 @@ def test_a_higher_score_limit_cuts_the_tail_alone(network: Callable[..., str]) -
 @pytest.mark.parametrize(
     ("runtime", "precision", "within"),
     [
+        ("savedmodel", "bf16", 0.05),
+        ("savedmodel", "fp16", 0.02),
         ("openvino", "bf16", 0.05),
         ("openvino", "fp16", 0.02),
         ("tflite", "fp16", 0.02),
@@ -213,18 +215,46 @@ def test_a_higher_score_limit_cuts_the_tail_alone(network: Callable[..., str]) -
 def test_fewer_bits_answer_nearly_the_same(
     network: Callable[..., str], runtime: str, precision: str, within: float
 ) -> None:
-    """Files of half the size or less, or the same one computed in bf16."""
+    """Files of half the size or less, or the same one computed in fewer bits."""
     models = [network(runtime), network(runtime, precision)]
     (full,), (short,) = (answers(model, images((64, 64))) for model in models)
     assert short.scores[:20] == pytest.approx(full.scores[:20], abs=within)
     facts = read_facts(Path(models[1]), "it")
-    same = computes_in(facts) == "f32"  # bf16, on a processor that has none
+    same = computes_in(facts) == "f32"  # bf16 on a processor that has none, TensorFlow's fp16
     assert (short.scores.tolist() == full.scores.tolist()) == same
-    if precision == "fp16":
+    if precision == "fp16" and runtime != "savedmodel":
         sizes = [
             sum(file.stat().st_size for file in Path(model).glob("model.*")) for model in models
         ]
         assert sizes[1] < sizes[0]
+
+
+def test_xla_answers_alike(network: Callable[..., str]) -> None:
+    """Compiled for the largest batch yet; what fills a smaller one up is not answered for."""
+    model, given = network("savedmodel"), images((64, 64), (64, 64), (64, 64))
+    compiled = load_detector(ModelSpec(model, score_min=0.0, compiler="xla"), Storage())
+    assert_alike(compiled.detect(given), answers(model, given))
+    assert_alike(compiled.detect(given[:1]), answers(model, given[:1]))
+    traced = compiled._runtime._signature  # type: ignore[attr-defined]
+    assert traced.experimental_get_tracing_count() == 1
+
+
+def test_a_compiler_takes_its_own_networks(network: Callable[..., str], run: Path) -> None:
+    """TensorRT says what it lacks here; nothing is computed without it."""
+    stock = str(run / "exports" / "best-stock" / "saved_model")
+    for model, compiler, made in (
+        (network("tflite"), "xla", "--format savedmodel --precision f32 or bf16 or fp16"),
+        (stock, "xla", "--format savedmodel"),
+        (network("onnx", "int8"), "tensorrt", "--format onnx --precision f32"),
+    ):
+        with pytest.raises(ModelError, match=f"{compiler} does not compile .* {made}"):
+            load_detector(ModelSpec(model, compiler=compiler), Storage())  # type: ignore[arg-type]
+    for device, why in (("cpu", "TensorRT needs a GPU"), ("auto", "is not built for TensorRT")):
+        with pytest.raises(ModelError, match=why):
+            load_detector(
+                ModelSpec(network("onnx"), compiler="tensorrt", device=device),  # type: ignore[arg-type]
+                Storage(),
+            )
 
 
 def test_suppression_may_be_another(network: Callable[..., str], run: Path) -> None:
@@ -293,10 +323,10 @@ def test_a_gpu_is_given_batches_of_one_size(network: Callable[..., str]) -> None
 
 @pytest.fixture
 def cuda_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU in sight, and an ONNX Runtime that claims CUDA and cannot open it."""
+    """A GPU in sight, and an ONNX Runtime that claims CUDA and TensorRT and cannot open them."""
     import onnxruntime
 
-    offered = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    offered = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
     monkeypatch.setattr(runtimes, "_sees_gpu", lambda: True)
 
@@ -306,6 +336,8 @@ def test_a_gpu_build_that_falls_back_is_refused(network: Callable[..., str]) -> 
     """It would run on the CPU and say nothing."""
     with pytest.raises(ModelError, match="built for CUDA and does not get at the GPU here"):
         load_detector(ModelSpec(network("onnx")), Storage())
+    with pytest.raises(ModelError, match=r"built for TensorRT .* and TensorRT \(pip"):
+        load_detector(ModelSpec(network("onnx"), compiler="tensorrt"), Storage())
 
 
 @pytest.mark.parametrize(("runtime", "why"), [("onnx", "is not built for"), ("savedmodel", "sees")])

@@ -63,7 +63,7 @@ class Choice:
 
     Attributes:
         asked: the model and settings that the choice was made for.
-        uri, threads, batch_size: the choice.
+        uri, threads, batch_size, gpus: the choice; gpus an actor, None as asked.
         trials, left_out, node: how it was made.
     """
 
@@ -74,11 +74,17 @@ class Choice:
     trials: list[dict[str, Any]]
     left_out: dict[str, str]
     node: dict[str, float]
+    gpus: float | None = None
 
     def applied(self, config: InferConfig) -> InferConfig:
         """The config with the choice in it."""
         model = config.model.model_copy(update={"uri": self.uri, "threads": self.threads})
-        return config.model_copy(update={"model": model, "batch_size": self.batch_size})
+        actors = config.actors
+        if self.gpus is not None:
+            actors = actors.model_copy(update={"gpus": self.gpus})
+        return config.model_copy(
+            update={"model": model, "batch_size": self.batch_size, "actors": actors}
+        )
 
 
 def choose_backend(
@@ -132,6 +138,7 @@ def choose_backend(
         trials=[asdict(trial) for trial in tuning.trials],
         left_out=left_out,
         node=dict(tuning.node),
+        gpus=best.gpus,
     )
 
 
@@ -284,9 +291,10 @@ def to_table(tuning: Tuning, left_out: dict[str, str]) -> str:
 
 
 def _row(trial: Trial) -> tuple[str, ...]:
+    share = f", {trial.gpus:g} GPU each" if trial.gpus else ""
     return (
         trial.model,
-        f"{trial.threads} x {trial.actors}",
+        f"{trial.threads} x {trial.actors}{share}",
         str(trial.batch_size),
         f"{trial.frames_per_s:.1f}",
         f"{trial.model_ms:.1f}",

@@ -69,6 +69,7 @@ def model_spec(config: InferConfig, storage: Storage) -> ModelSpec:
         nms_soft_sigma=model.nms.soft_sigma,
         nms_class_agnostic=model.nms.class_agnostic,
         device="gpu" if config.actors.gpus and knows_gpus(model.uri, storage) else "cpu",
+        compiler=model.compiler,
     )
 
 

@@ -62,6 +62,9 @@ class ModelConfig(Section):
     std: Annotated[float, Field(gt=0)] | None = None
     """Divisor after the mean; None takes the model's metadata."""
     nms: NmsConfig = NmsConfig()
+    compiler: Literal["xla", "tensorrt"] | None = None
+    """Compile a network for its GPU: xla a `savedmodel` one (on CPUs it is many times slower),
+    tensorrt an `onnx` one (minutes at the first start)."""
 
 
 class TilesConfig(Section):

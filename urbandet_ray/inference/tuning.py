@@ -1,7 +1,7 @@
 """Which model, threads, actors and batch a machine is fastest with: measured on the run's frames.
 
-every candidate with an actor a core, at its own batch
-the fastest of them with more threads an actor, and with other batches
+every candidate with an actor a core, or a GPU, at its own batch
+the fastest of them with more threads an actor, or more actors a GPU, and with other batches
 
 A trial is the run's own work, `ShardProcessor.process`, with results thrown away: by as many
 actors as the run would have, side by side on one node.
@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from urbandet_ray.errors import RunError, UrbandetError
 from urbandet_ray.inference.job import InferJob
@@ -29,7 +29,22 @@ CLOSE = 0.8
 """Candidates slower than this share of the fastest are not tried any further."""
 
 CPU_BATCHES, GPU_BATCHES = (1, 4, 8, 16), (8, 16, 32, 64)
+ACTORS_A_GPU = (1, 2, 4, 8)
 _START_S = 300.0
+
+
+class Layout(NamedTuple):
+    """How actors fill a node.
+
+    Attributes:
+        threads: CPU threads of the model in each actor.
+        actors: side by side on the node.
+        gpus: each holds; 0 is CPU actors.
+    """
+
+    threads: int
+    actors: int
+    gpus: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -38,7 +53,7 @@ class Trial:
 
     Attributes:
         model: name of the candidate.
-        threads: CPU threads of the model in each actor; actors: side by side on the node.
+        threads, actors, gpus: the layout.
         batch_size: frames a call of the model.
         frames_per_s: of all actors together.
         model_ms: of one actor's time a frame, in the model.
@@ -47,6 +62,7 @@ class Trial:
     model: str
     threads: int
     actors: int
+    gpus: float
     batch_size: int
     frames_per_s: float
     model_ms: float
@@ -93,7 +109,7 @@ def tune(
     Args:
         candidates: by name, from a number of threads to the job.
         records: frames to try them on, all good.
-        gpus: GPUs an actor holds; 0 is CPU actors.
+        gpus: GPUs an actor holds; 0 is CPU actors; with 1, smaller shares are tried too.
         actors: how many the run will have at least and at most; None is as many as there is room.
         threads, batch_size: the only ones to try; None tries several.
         on_trial: told of each trial.
@@ -106,14 +122,13 @@ def tune(
     trials: list[Trial] = []
     failed: dict[str, str] = {}
 
-    def attempt(name: str, layout: tuple[int, int], batches: Sequence[int] | None) -> None:
-        each, count = layout
+    def attempt(name: str, layout: Layout, batches: Sequence[int] | None) -> None:
         try:
-            with _Pool(candidates[name](each), each, count, gpus, node["id"]) as pool:
+            with _Pool(candidates[name](layout.threads), layout, node["id"]) as pool:
                 own = batch_size or pool.batch_size
                 wanted = [own] if batches is None or pool.batch_size == 1 else batches
                 for size in wanted:
-                    done = (name, each, count, size) in {_key(trial) for trial in trials}
+                    done = (name, layout, size) in {_key(trial) for trial in trials}
                     if not done and (size <= len(records) or size == own):
                         trials.append(pool.trial(name, size, records))
                         if on_trial is not None:
@@ -134,8 +149,8 @@ def tune(
     return Tuning(tuple(trials), {k: v for k, v in failed.items() if k not in tried}, told)
 
 
-def _key(trial: Trial) -> tuple[str, int, int, int]:
-    return trial.model, trial.threads, trial.actors, trial.batch_size
+def _key(trial: Trial) -> tuple[str, Layout, int]:
+    return trial.model, Layout(trial.threads, trial.actors, trial.gpus), trial.batch_size
 
 
 def _node(gpus: float) -> dict[str, Any]:
@@ -167,36 +182,44 @@ def _layouts(
     gpus: float,
     actors: tuple[int | None, int | None] = (None, None),
     threads: int | None = None,
-) -> list[tuple[int, int]]:
-    """(threads, actors) that fill the node as a run of so many actors would; one thread first."""
+) -> list[Layout]:
+    """What fills the node as a run of so many actors would; one thread, or a whole GPU, first."""
     least, most = actors[0] or 1, actors[1] or actors[0]
-    if gpus:
-        room = max(1, int(node["gpus"] / gpus))
-        return [(threads or 1, min(room, most or room))]
     cores = int(node["cpus"])
+    if gpus:
+        shares = [1 / count for count in ACTORS_A_GPU] if gpus == 1 else [gpus]
+        rooms = [(max(1, int(node["gpus"] / share)), share) for share in shares]
+        # each actor wants a core for what is not on the GPU, and a share that stays free is wasted
+        fitting = [(room, share) for room, share in rooms if room <= min(cores, most or room)]
+        return [
+            Layout(threads or 1, min(room, most or room), share)
+            for room, share in fitting or rooms[:1]
+        ]
     tried, each = [], 1
     while each <= cores:
         tried.append(each)
         each *= 2
-    layouts = [(each, cores // each) for each in ([min(threads, cores)] if threads else tried)]
-    layouts = [one for one in layouts if one[1] >= least] or layouts[:1]
-    return [(each, min(room, most or room)) for each, room in layouts]
+    layouts = [
+        Layout(each, cores // each) for each in ([min(threads, cores)] if threads else tried)
+    ]
+    layouts = [one for one in layouts if one.actors >= least] or layouts[:1]
+    return [one._replace(actors=min(one.actors, most or one.actors)) for one in layouts]
 
 
 class _Pool:
     """Actors that all have the same job, as long as the block runs."""
 
-    def __init__(self, job: InferJob, threads: int, actors: int, gpus: float, node: str) -> None:
+    def __init__(self, job: InferJob, layout: Layout, node: str) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         made = ray.remote(TrialActor).options(
-            num_cpus=0 if gpus else threads,
-            num_gpus=gpus or None,
+            num_cpus=0 if layout.gpus else layout.threads,
+            num_gpus=layout.gpus or None,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
-        self._threads = threads
-        self._actors = [made.remote(job) for _ in range(actors)]
+        self._layout = layout
+        self._actors = [made.remote(job) for _ in range(layout.actors)]
         self.batch_size = 1
 
     def __enter__(self) -> _Pool:
@@ -222,8 +245,7 @@ class _Pool:
             raise RunError(failures[0])
         pace = sum(frames / seconds for frames, seconds, _ in answers)
         model_ms = 1000 * sum(busy for *_, busy in answers) / sum(frames for frames, *_ in answers)
-        sizes = self._threads, len(self._actors), batch_size
-        return Trial(name, *sizes, round(pace, 3), round(model_ms, 3))
+        return Trial(name, *self._layout, batch_size, round(pace, 3), round(model_ms, 3))
 
     def _ask(self, method: str, *arguments: Any, timeout: float) -> list[Any]:
         import ray

@@ -11,6 +11,7 @@ from urbandet_ray.errors import ConfigError, LabelError, ModelError, NotFoundErr
 from urbandet_ray.labels import STREET_LABELS, LabelMap
 from urbandet_ray.models.backends.answers import AnswerRules, Device
 from urbandet_ray.models.backends.network import NetworkDetector, keeps_its_nms
+from urbandet_ray.models.backends.runtimes import Compiler, is_not_compiled
 from urbandet_ray.models.backends.saved_model import SavedModelDetector
 from urbandet_ray.models.backends.tflite import TfliteDetector, TfliteFile
 from urbandet_ray.models.classes import (
@@ -59,6 +60,8 @@ class ModelSpec:
     """Likewise, whether a box of any class suppresses another."""
     device: Device = "auto"
     """Where it runs; a .tflite file, an OpenVINO and a TFLite network know the CPU alone."""
+    compiler: Compiler | None = None
+    """Compiles a network for its GPU: xla a `savedmodel` one, tensorrt an `onnx` one."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.score_min <= 1:
@@ -81,7 +84,8 @@ def load_detector(spec: ModelSpec, storage: Storage, target: LabelMap = STREET_L
         target: the run's label map; detections carry its ids.
 
     Raises:
-        ModelError: missing, broken, of another kind, or without the suppression to be changed.
+        ModelError: missing, broken, of another kind, without the suppression to be changed, or for
+            another compiler.
         LabelError: label map or mapping do not fit the model.
         MissingExtraError: a SavedModel without TensorFlow.
     """
@@ -89,9 +93,19 @@ def load_detector(spec: ModelSpec, storage: Storage, target: LabelMap = STREET_L
     changes = _nms(spec)
     if path.is_dir() and is_network(path):
         rules = _rules(spec, _table(spec, storage, target, embedded=None, class_count=None))
-        return NetworkDetector(path, spec.uri, rules, spec.threads, spec.device, changes)
+        return NetworkDetector(
+            path,
+            spec.uri,
+            rules,
+            spec.threads,
+            spec.device,
+            nms=changes,
+            compiler=spec.compiler,
+        )
     if changes:
         raise ModelError(keeps_its_nms(spec.uri))
+    if spec.compiler is not None:
+        raise ModelError(is_not_compiled(spec.uri, spec.compiler))
     if path.is_dir():
         rules = _rules(spec, _table(spec, storage, target, embedded=None, class_count=None))
         return SavedModelDetector(path, spec.uri, rules, spec.threads, spec.device)
@@ -132,7 +146,8 @@ def input_wh(spec: ModelSpec, storage: Storage) -> tuple[int, int]:
 def model_fingerprint(spec: ModelSpec, storage: Storage) -> str:
     """SHA-256 (hex) of all that decides a model's answers: files, labels, mapping, numbers.
 
-    The place of the files, the number of threads and the device do not count.
+    The place of the files, the number of threads, the device and the compiler do
+    not count.
 
     Raises:
         ModelError: missing or of another kind.

@@ -29,7 +29,7 @@ Runtime = Literal["savedmodel", "openvino", "onnx", "tflite"]
 Precision = Literal["f32", "bf16", "fp16", "int8"]
 
 PRECISIONS: dict[str, tuple[Precision, ...]] = {
-    "savedmodel": ("f32",),
+    "savedmodel": ("f32", "bf16", "fp16"),
     "openvino": ("f32", "bf16", "fp16", "int8"),
     "onnx": ("f32", "int8"),
     "tflite": ("f32", "fp16", "int8"),

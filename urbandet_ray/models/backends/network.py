@@ -13,7 +13,7 @@ from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ModelError
 from urbandet_ray.frames import Image
 from urbandet_ray.models.backends.answers import AnswerRules, Device, check_image, failed
-from urbandet_ray.models.backends.runtimes import Answer, load_runtime
+from urbandet_ray.models.backends.runtimes import Answer, Compiler, load_runtime
 from urbandet_ray.models.network import read_anchors, read_facts
 from urbandet_ray.models.postprocess import detect_from_raw
 
@@ -28,7 +28,9 @@ class NetworkDetector:
         rules: AnswerRules,
         threads: int,
         device: Device,
+        *,
         nms: Mapping[str, Any],
+        compiler: Compiler | None,
     ) -> None:
         """Load the network.
 
@@ -39,10 +41,12 @@ class NetworkDetector:
             threads: of the runtime on the CPU.
             device: where it runs; OpenVINO and TFLite know the CPU alone.
             nms: fields of its PostProcess to be another than its own.
+            compiler: what compiles it, where anything does.
 
         Raises:
             MissingExtraError: its runtime is not installed.
-            ModelError: it is damaged, there is no GPU for it, or it has no PostProcess to change.
+            ModelError: it is damaged, there is no GPU for it, it has no PostProcess to change, or
+                the compiler is for others.
         """
         self._facts = read_facts(folder, source)
         self._anchors = self._raw_rules = None
@@ -55,7 +59,9 @@ class NetworkDetector:
             )
         elif nms:
             raise ModelError(keeps_its_nms(source))
-        self._runtime = load_runtime(self._facts, folder, source, threads, device)
+        self._runtime = load_runtime(
+            self._facts, folder, source, threads, device, compiler=compiler
+        )
         self._rules = rules
         self._source = source
         self.labels = rules.classes.target

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,27 @@ from numpy.typing import NDArray
 from urbandet_ray.errors import MissingExtraError, ModelError, UrbandetError
 from urbandet_ray.models.backends.answers import Device
 from urbandet_ray.models.backends.saved_model import open_tensorflow
-from urbandet_ray.models.network import NetworkFacts, Precision
+from urbandet_ray.models.network import NetworkFacts, Precision, Runtime
+from urbandet_ray.models.sources import cache_folder
+
+Compiler = Literal["xla", "tensorrt"]
+COMPILED: dict[Compiler, tuple[tuple[Runtime, Precision], ...]] = {
+    "xla": (("savedmodel", "f32"), ("savedmodel", "bf16"), ("savedmodel", "fp16")),
+    "tensorrt": (("onnx", "f32"),),
+}
+"""What each compiler takes. TensorRT's int8 has no ranges that are not symmetric, as ours are."""
 
 Answer = dict[str, NDArray[np.float32]]
 
 _SIZES_KEPT = 4
 """Compiled for so many frame sizes at a time; a drive has one."""
 
-_CUDA = "CUDAExecutionProvider"
+_MIXED_PRECISION = {"bf16": "auto_mixed_precision_onednn_bfloat16", "fp16": "auto_mixed_precision"}
+"""TensorFlow's graph passes that have convolutions and matrix products compute in fewer bits: the
+first those on a CPU, the second those on a GPU."""
+
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_TENSORRT = "TensorrtExecutionProvider"
 _CUDA_OPTIONS = {
     "cudnn_conv_algo_search": "HEURISTIC",
     "arena_extend_strategy": "kSameAsRequested",
@@ -38,7 +51,13 @@ class NetworkRuntime(Protocol):
 
 
 def load_runtime(
-    facts: NetworkFacts, folder: Path, source: str, threads: int, device: Device = "auto"
+    facts: NetworkFacts,
+    folder: Path,
+    source: str,
+    threads: int,
+    device: Device = "auto",
+    *,
+    compiler: Compiler | None = None,
 ) -> NetworkRuntime:
     """Load a network's model.
 
@@ -46,15 +65,19 @@ def load_runtime(
         source: the model's name in messages.
         threads: of the runtime on the CPU.
         device: where it runs; OpenVINO and TFLite know the CPU alone.
+        compiler: compiles it for each size of frames, and of batches as they grow.
 
     Raises:
         MissingExtraError: the runtime is not installed.
-        ModelError: the model does not load, or the runtime does not get at a GPU it is to have.
+        ModelError: the model does not load, the runtime does not get at a GPU it is to have, or the
+            compiler is for others.
     """
+    if compiler is not None and (facts.runtime, facts.precision) not in COMPILED[compiler]:
+        raise ModelError(is_not_compiled(source, compiler))
     made: dict[str, Callable[[Path, NetworkFacts, int, Device], NetworkRuntime]] = {
-        "savedmodel": SavedModelRuntime,
+        "savedmodel": partial(SavedModelRuntime, xla=compiler == "xla"),
         "openvino": OpenVinoRuntime,
-        "onnx": OnnxRuntime,
+        "onnx": partial(OnnxRuntime, tensorrt=compiler == "tensorrt"),
         "tflite": TfliteRuntime,
     }
     try:
@@ -73,21 +96,43 @@ def load_runtime(
         ) from error
 
 
+def is_not_compiled(source: str, compiler: Compiler) -> str:
+    """What to say where a compiler is for other models."""
+    runtime, precisions = COMPILED[compiler][0][0], [one for _, one in COMPILED[compiler]]
+    return (
+        f"{compiler} does not compile {source}: model.compiler={compiler} is for networks made by "
+        f"urbandet export --format {runtime} --precision {' or '.join(precisions)}"
+    )
+
+
 def computes_in(facts: NetworkFacts) -> Precision:
-    """What this machine computes a network in: a processor without bf16 takes f32 instead.
+    """What this machine computes a network in: where it lacks the precision, f32.
 
     Raises:
         MissingExtraError: the runtime is not installed.
     """
-    if (facts.runtime, facts.precision) != ("openvino", "bf16"):
-        return facts.precision
+    able = True
+    if (facts.runtime, facts.precision) == ("savedmodel", "fp16"):
+        able = _sees_gpu()
+    elif (facts.runtime, facts.precision) == ("savedmodel", "bf16"):
+        able = _processor_has("avx512_bf16", "amx_bf16")
+    elif (facts.runtime, facts.precision) == ("openvino", "bf16"):
+        try:
+            able = "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        except ImportError as error:
+            raise MissingExtraError(
+                f"OpenVINO is not installed ({error}): pip install 'urbandet-ray[fast]'"
+            ) from error
+    return facts.precision if able else "f32"
+
+
+def _processor_has(*flags: str) -> bool:
+    """Whether Linux lists one of these for the processor; elsewhere none is known."""
     try:
-        able = _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    except ImportError as error:
-        raise MissingExtraError(
-            f"OpenVINO is not installed ({error}): pip install 'urbandet-ray[fast]'"
-        ) from error
-    return "bf16" if "BF16" in able else "f32"
+        words = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+    return not set(flags).isdisjoint(words)
 
 
 def _openvino() -> Any:
@@ -100,16 +145,28 @@ def _openvino() -> Any:
 class SavedModelRuntime:
     """TensorFlow, on the CPU or a GPU whose memory it takes as it needs it."""
 
-    def __init__(self, model: Path, facts: NetworkFacts, threads: int, device: Device) -> None:
-        del facts
+    def __init__(
+        self, model: Path, facts: NetworkFacts, threads: int, device: Device, xla: bool = False
+    ) -> None:
         self._tf = open_tensorflow(threads, device)
         self._model = self._tf.saved_model.load(str(model))  # its variables go with it
         self._signature = self._model.signatures["serving_default"]
+        self._xla, self._most = xla, 0
+        if xla:
+            self._signature = self._tf.function(self._signature, jit_compile=True)
+        computed = computes_in(facts)
+        self._passes = {name: computed == bits for bits, name in _MIXED_PRECISION.items()}
 
     def run(self, images: NDArray[np.uint8]) -> Answer:
         """See `NetworkRuntime.run`."""
+        count = len(images)
+        if self._xla:
+            self._most = max(self._most, count)
+            images = filled(images, self._most)
+        # of the whole process, and read when a graph is first given images of a size
+        self._tf.config.optimizer.set_experimental_options(self._passes)
         answered = self._signature(images=self._tf.constant(images))
-        return {name: value.numpy() for name, value in answered.items()}
+        return {name: value.numpy()[:count] for name, value in answered.items()}
 
 
 class OpenVinoRuntime:
@@ -148,13 +205,13 @@ class OpenVinoRuntime:
 class OnnxRuntime:
     """ONNX Runtime: CUDA where it is built with it and the machine has a GPU, else the CPU.
 
-    Not TensorRT, though a build may have it: it makes an engine for each batch and frame size.
-
     Attributes:
         provider: what runs the network, by ONNX Runtime's name.
     """
 
-    def __init__(self, model: Path, facts: NetworkFacts, threads: int, device: Device) -> None:
+    def __init__(
+        self, model: Path, facts: NetworkFacts, threads: int, device: Device, tensorrt: bool = False
+    ) -> None:
         del facts
         import onnxruntime
 
@@ -162,27 +219,20 @@ class OnnxRuntime:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        providers: list[Any] = ["CPUExecutionProvider"]
-        able = device != "cpu" and _CUDA in onnxruntime.get_available_providers()
-        on_gpu = able and _sees_gpu()
-        if device == "gpu" and not on_gpu:
-            why = "sees no GPU here" if able else "is not built for CUDA"
-            raise ModelError(
-                f"ONNX Runtime {onnxruntime.__version__} {why}: pip uninstall onnxruntime, pip "
-                "install 'onnxruntime-gpu[cuda,cudnn]' on a machine with NVIDIA's driver, or set "
-                "actors.gpus=0 to run on the CPU"
-            )
-        if on_gpu:
+        providers = _providers(device, tensorrt)
+        if len(providers) > 1:
             onnxruntime.preload_dlls()  # CUDA and cuDNN that pip installed
-            providers.insert(0, (_CUDA, _CUDA_OPTIONS))
         self._session = onnxruntime.InferenceSession(
             str(model), options, providers=providers, enable_fallback=0
         )
         self.provider: str = self._session.get_providers()[0]
-        if on_gpu and self.provider != _CUDA:
+        if self.provider != providers[0][0]:
+            name, also = (
+                ("TensorRT", " and TensorRT (pip install tensorrt)") if tensorrt else ("CUDA", "")
+            )
             raise ModelError(
-                f"ONNX Runtime {onnxruntime.__version__} is built for CUDA and does not get at the "
-                "GPU here: it needs the CUDA and cuDNN it was built with (pip install "
+                f"ONNX Runtime {onnxruntime.__version__} is built for {name} and does not get at "
+                f"the GPU here: it needs the CUDA and cuDNN it was built with{also} (pip install "
                 "'onnxruntime-gpu[cuda,cudnn]')"
             )
         self._input = self._session.get_inputs()[0].name
@@ -192,17 +242,57 @@ class OnnxRuntime:
     def run(self, images: NDArray[np.uint8]) -> Answer:
         """See `NetworkRuntime.run`."""
         count = len(images)
-        if self.provider == _CUDA:
-            images = self._filled(images)
+        if (
+            self.provider != "CPUExecutionProvider"
+        ):  # each other number is planned anew, for seconds
+            self._most = max(self._most, count)
+            images = filled(images, self._most)
         values = self._session.run(self._outputs, {self._input: images})
         names = (_plain(name) for name in self._outputs)
         return {name: value[:count] for name, value in zip(names, values, strict=True)}
 
-    def _filled(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """As many as the largest batch yet: at each other number cuDNN plans anew, for seconds."""
-        self._most = max(self._most, len(images))
-        missing = self._most - len(images)
-        return np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
+
+def _providers(device: Device, tensorrt: bool) -> list[tuple[str, dict[str, Any]]]:
+    """What ONNX Runtime is to compute with, the first wherever it can.
+
+    Raises:
+        ModelError: it does not get at the GPU that is asked for.
+    """
+    import onnxruntime
+
+    if tensorrt and device == "cpu":
+        raise ModelError("TensorRT needs a GPU: set actors.gpus, or leave model.compiler out")
+    wanted, name = (_TENSORRT, "TensorRT") if tensorrt else (_CUDA, "CUDA")
+    able = device != "cpu" and wanted in onnxruntime.get_available_providers()
+    if able and _sees_gpu():
+        gpu: list[tuple[str, dict[str, Any]]] = [(_CUDA, _CUDA_OPTIONS), (_CPU, {})]
+        return [(_TENSORRT, _tensorrt_options()), *gpu] if tensorrt else gpu
+    if device == "gpu" or tensorrt:
+        why = "sees no GPU here" if able else f"is not built for {name}"
+        raise ModelError(
+            f"ONNX Runtime {onnxruntime.__version__} {why}: pip uninstall onnxruntime, pip "
+            "install 'onnxruntime-gpu[cuda,cudnn]' on a machine with NVIDIA's driver, or set "
+            "actors.gpus=0 to run on the CPU"
+        )
+    return [(_CPU, {})]
+
+
+def _tensorrt_options() -> dict[str, Any]:
+    """Engines take minutes to make and are kept beside downloaded models, by model and GPU."""
+    kept = cache_folder() / "tensorrt"
+    kept.mkdir(parents=True, exist_ok=True)
+    return {
+        "trt_engine_cache_enable": True,
+        "trt_timing_cache_enable": True,
+        "trt_engine_cache_path": str(kept),
+        "trt_timing_cache_path": str(kept),
+    }
+
+
+def filled(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+    """As many images as wanted: black ones behind those given."""
+    missing = count - len(images)
+    return np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
 
 
 def _sees_gpu() -> bool:
