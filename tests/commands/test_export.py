@@ -13,6 +13,7 @@ from tiny_models import tiny_ssd
 
 from urbandet_ray.commands.export import export
 from urbandet_ray.errors import ConfigError, ModelError, NotFoundError
+from urbandet_ray.labels import LabelMap
 from urbandet_ray.models import odapi
 from urbandet_ray.models.loading import ModelSpec, load_detector
 from urbandet_ray.models.shipped import SHIPPED_FOLDER
@@ -27,9 +28,9 @@ pytestmark = pytest.mark.train
 LABELS = (SHIPPED_FOLDER / "label_map.pbtxt").read_text("utf-8")
 
 
-def made_run(folder: Path) -> Path:
+def made_run(folder: Path, classes: int = 3) -> Path:
     """A run folder as training leaves it, after no step at all."""
-    config = tiny_ssd()
+    config = tiny_ssd(classes)
     model = OdApiModel(config)
     model.build(1)
     draw = np.random.default_rng(0)
@@ -72,6 +73,26 @@ def test_saved_model_detects_without_more_words(exported: Path) -> None:
     detector = load_detector(ModelSpec(str(exported / "saved_model"), score_min=0.0), Storage())
     (found,) = detector.detect([np.zeros((90, 120, 3), np.uint8)])
     assert len(found) > 0
+
+
+def test_outputs_without_a_class_are_dropped(tmp_path: Path) -> None:
+    """num_classes 5 with ids 1 to 3: what answers 4 or 5 is nobody's, and ends no run."""
+    made = made_run(tmp_path / "run", classes=5)
+    report = export(str(made), storage=Storage(), format="savedmodel")
+    labels = LabelMap.parse((Path(report.model) / "label_map.pbtxt").read_text())
+    assert labels.names == {
+        1: "vehicle",
+        2: "pedestrian",
+        3: "cyclist",
+        4: "unused_4",
+        5: "unused_5",
+    }
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    spec = ModelSpec(report.model, score_min=0.0)
+    (all_of_it,) = load_detector(spec, Storage(), labels).detect([image])
+    assert {4, 5} & set(all_of_it.class_ids.tolist())
+    (found,) = load_detector(spec, Storage()).detect([image])
+    assert 0 < len(found) < len(all_of_it)
 
 
 def test_marker_tells_what_it_is(exported: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from urbandet_ray.commands.export_network import export_network
 from urbandet_ray.errors import ConfigError, ModelError, NotFoundError, StorageError
+from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.network import (
     PRECISIONS,
     Accuracy,
@@ -150,13 +151,30 @@ def _make(
     Args:
         network: what `export_network` takes beside.
     """
-    shutil.copyfile(source / _LABELS, made / _LABELS)
+    (made / _LABELS).write_text(_all_labels(source), "utf-8")
     if format in STOCK:
         return _export_stock(source, made, format, precision, prefix), None
     config, checkpoint = source / _CONFIG, source / "checkpoint"
     return "", export_network(
         config, checkpoint, made, format=format, precision=precision, **network
     )
+
+
+def _all_labels(source: Path) -> str:
+    """The run's label map, with a name for the outputs behind its end too.
+
+    With num_classes 4 and ids 1 to 3 the model answers 4 now and then, which is no class of ours.
+    Whoever reads the answer has to know it, to tell it from a label map of another model.
+    """
+    text = (source / _LABELS).read_text("utf-8")
+    named = LabelMap.parse(text, _LABELS).names
+    model = read_pipeline_config(source / _CONFIG).model
+    outputs = int(open_odapi().config_util.get_number_of_classes(model))
+    unused = "".join(
+        f'item {{\n  id: {one}\n  name: "unused_{one}"\n}}\n'
+        for one in range(max(named) + 1, outputs + 1)
+    )
+    return f"{text.rstrip()}\n{unused}" if unused else text
 
 
 def _check_format(format: str, precision: str, calibrate: str | None, check: str | None) -> None:
