@@ -1,7 +1,7 @@
 """Validation mAP of some training runs over their steps, as one picture.
 
-    python bench/plot_curves.py runs/640 --names "heads by name, 640 px" --zero-shot 0.149 \
-        --out docs/finetune.png
+    python bench/plot_curves.py runs/1280 runs/course --names "heads by name" "the course's" \
+        --zero-shot 0.105 --out docs/finetune.png
 
 Reads each run's metrics.jsonl, local or s3://.
 """

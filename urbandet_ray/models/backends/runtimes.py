@@ -227,9 +227,8 @@ class OnnxRuntime:
         )
         self.provider: str = self._session.get_providers()[0]
         if self.provider != providers[0][0]:
-            name, also = (
-                ("TensorRT", " and TensorRT (pip install tensorrt)") if tensorrt else ("CUDA", "")
-            )
+            name = "TensorRT" if tensorrt else "CUDA"
+            also = " and TensorRT (pip install tensorrt)" if tensorrt else ""
             raise ModelError(
                 f"ONNX Runtime {onnxruntime.__version__} is built for {name} and does not get at "
                 f"the GPU here: it needs the CUDA and cuDNN it was built with{also} (pip install "
@@ -242,9 +241,7 @@ class OnnxRuntime:
     def run(self, images: NDArray[np.uint8]) -> Answer:
         """See `NetworkRuntime.run`."""
         count = len(images)
-        if (
-            self.provider != "CPUExecutionProvider"
-        ):  # each other number is planned anew, for seconds
+        if self.provider != _CPU:  # a GPU's would plan anew for each other number, for seconds
             self._most = max(self._most, count)
             images = filled(images, self._most)
         values = self._session.run(self._outputs, {self._input: images})
