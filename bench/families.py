@@ -6,7 +6,7 @@
 From random weights, in batches of 2. Two things are changed for that: heads that know nothing
 answer .00995 at first, just below the configs' score_threshold of .01, so it is 1e-5 here; and a
 Faster R-CNN's batch norm, which the configs freeze at a checkpoint's, is trained. Every stage is
-the command that a person types. About 25 minutes for all ten on 2 cores.
+the command that a person types. All eleven took 65 minutes on 2 cores that had other work too.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ import pytest
 from drives import write_drive
 from tiny_models import tiny_ssd
 
-from urbandet_ray.commands import export_network
 from urbandet_ray.commands.accuracy import measure_accuracy
 from urbandet_ray.commands.export import export
 from urbandet_ray.detections import Detections
@@ -172,17 +171,6 @@ def test_what_a_precision_costs_travels_with_it(tmp_path: Path) -> None:
     assert replace(costly, precision="int8").objection() is None
     assert "was not measured" in str(replace(facts, accuracy=None).objection())
     assert replace(facts, precision="f32", accuracy=None).objection() is None
-
-
-def test_a_precision_that_the_processor_lacks_is_not_compared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It would compute in f32 and find no difference."""
-    monkeypatch.setattr(export_network, "computes_in", lambda _: "f32")
-    run = made_run(tmp_path / "run", keep_aspect=False)
-    asked = {"format": "openvino", "precision": "bf16", "check": "data"}
-    with pytest.raises(ConfigError, match="computes in f32 instead of bf16, so --check would"):
-        export(str(run), storage=Storage(), **asked)
 
 
 def test_only_networks_are_compared(tmp_path: Path) -> None:
