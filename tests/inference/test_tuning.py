@@ -16,7 +16,7 @@ from drives import (
 
 from urbandet_ray.errors import ModelError, RunError
 from urbandet_ray.inference.job import InferJob
-from urbandet_ray.inference.tuning import GPU_BATCHES, Trial, Tuning, _layouts, tune
+from urbandet_ray.inference.tuning import CPU_BATCHES, GPU_BATCHES, Trial, Tuning, _layouts, tune
 from urbandet_ray.labels import STREET_LABELS
 from urbandet_ray.records.sources import SourceRecord, list_sources, read_source
 from urbandet_ray.storage import Storage
@@ -63,13 +63,13 @@ def test_the_fastest_setting_wins(ray_dashboard: str, records: list[SourceRecord
     assert found.failed == {"absent": "this runtime is not installed"}
     assert [trial.model for trial in found.trials].count("slow") == 1
     fast = {(t.threads, t.actors, t.batch_size): t for t in found.trials if t.model == "fast"}
-    assert set(fast) == {(t, 2 // t, size) for t in (1, 2) for size in (1, 4, 8, 16)}
+    assert set(fast) == {(t, 2 // t, size) for t in (1, 2) for size in CPU_BATCHES}
     best = found.fastest()
     assert (best.model, best.actors) == ("fast", 2)
-    assert best.batch_size >= 8
+    assert best.batch_size >= 4
     # 20 ms a call and 1 ms an image, whatever else a busy machine does to it
     assert fast[1, 2, 1].model_ms >= 21
-    assert 2.2 <= best.model_ms < fast[1, 2, 1].model_ms
+    assert 3.5 <= best.model_ms < fast[1, 2, 1].model_ms
 
 
 def test_one_batch_size_may_be_given(ray_dashboard: str, records: list[SourceRecord]) -> None:

@@ -373,6 +373,11 @@ def test_a_damaged_folder_is_named(network: Callable[..., str], tmp_path: Path) 
     with pytest.raises(ModelError, match=r"lacks its anchors\.npy: copy or export it again"):
         load_detector(ModelSpec(str(model)), Storage())
     facts = (model / "network.json").read_text()
+    (model / "network.json").write_text(
+        facts.replace('"version": 1,', '"version": 1, "batch_size": 8,')
+    )
+    with pytest.raises(ModelError, match=r"lacks its anchors\.npy"):  # an earlier export is read
+        load_detector(ModelSpec(str(model)), Storage())
     (model / "network.json").write_text(facts.replace('"version": 1', '"version": 9'))
     with pytest.raises(ModelError, match="by a later urbandet"):
         load_detector(ModelSpec(str(model)), Storage())

@@ -28,7 +28,7 @@ TRIAL_FRAMES = 16
 CLOSE = 0.8
 """Candidates slower than this share of the fastest are not tried any further."""
 
-CPU_BATCHES, GPU_BATCHES = (1, 4, 8, 16), (8, 16, 32, 64)
+CPU_BATCHES, GPU_BATCHES = (1, 2, 4, 8), (8, 16, 32, 64)
 ACTORS_A_GPU = (1, 2, 4, 8)
 _START_S = 300.0
 

@@ -120,7 +120,6 @@ class NetworkFacts:
         answers: `raw` are an SSD's deltas and logits, `detections` are final.
         resizing: what its own resizing comes to.
         rules: how raw answers become detections; None where they are final.
-        batch_size: images a call that it works best with.
         calibrated_on: what int8 was calibrated on.
         accuracy: what the precision was found to cost; None where nobody looked.
     """
@@ -130,7 +129,6 @@ class NetworkFacts:
     answers: Literal["raw", "detections"]
     resizing: Resizing
     rules: PostProcess | None
-    batch_size: int = 8
     calibrated_on: str | None = None
     accuracy: Accuracy | None = None
 
@@ -211,6 +209,7 @@ def read_facts(folder: Path, source: str) -> NetworkFacts:
             )
         sides, rules = given.pop("resizing"), given.pop("rules")
         checked = given.pop("accuracy", None)
+        given.pop("batch_size", None)  # the runtime's own; networks once named one
         if sides["keep_aspect"] is not None:
             sides["keep_aspect"] = tuple(sides["keep_aspect"])
         if rules is not None:

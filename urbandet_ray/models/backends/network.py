@@ -65,7 +65,7 @@ class NetworkDetector:
         self._rules = rules
         self._source = source
         self.labels = rules.classes.target
-        self.batch_size = self._facts.batch_size
+        self.batch_size = self._runtime.batch_size
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
         """Detect objects in n images of any sizes; see `Detector.detect`."""
