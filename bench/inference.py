@@ -247,14 +247,15 @@ def side_raydata(export: Path, frames: Sequence[Frame], scratch: Path) -> float:
 # ours, and the limit
 
 
-def side_pipeline(export: Path, data: str, seconds: float) -> dict[str, Any]:
+def side_pipeline(export: Path, data: str, seconds: float, scratch: Path) -> dict[str, Any]:
     """`urbandet bench` of the network."""
     from urbandet_ray.commands.bench import bench
     from urbandet_ray.config import InferConfig, load_config
 
     labels = str(export / "label_map.pbtxt")
     given = {"input": data, "output": "-", "labels": labels}
-    report = bench(load_config(InferConfig, None, given), [str(export)], rounds=1, seconds=seconds)
+    config = load_config(InferConfig, None, given)
+    report = bench(config, [str(export)], rounds=1, seconds=seconds, scratch=scratch)
     return report.to_dict()["rows"][0]
 
 
@@ -383,7 +384,8 @@ def in_own_process(side: str, *arguments: object) -> Any:
 def run_side(side: str, arguments: list[str]) -> Any:
     """One side, in this process."""
     if side == "pipeline":
-        return side_pipeline(Path(arguments[0]), arguments[1], float(arguments[2]))
+        export, data, seconds, scratch = arguments
+        return side_pipeline(Path(export), data, float(seconds), Path(scratch))
     if side == "flops":
         return side_flops(Path(arguments[0]))
     if side == "peak":
@@ -399,8 +401,9 @@ def run_side(side: str, arguments: list[str]) -> Any:
         return sides[side](export, frames, Path(scratch))
 
 
-def measure(run: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """All rounds of one training run."""
+def measure(run: Path, options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """All rounds of one training run; what the pipeline writes stays until all is measured, for
+    ext4 makes new files more slowly after others were deleted."""
     stock = run / "exports" / "best-stock"
     networks = {name: run / "exports" / f"best-{name}" for name in options.networks}
     plain = run / "exports" / "best-savedmodel"
@@ -414,7 +417,8 @@ def measure(run: Path, options: argparse.Namespace) -> dict[str, Any]:
             one[side] = in_own_process(side, stock, options.data, counts[side])
         for name, folder in networks.items():
             costs = in_own_process("limit", folder, options.data, options.frames)
-            row = in_own_process("pipeline", folder, options.data, options.seconds)
+            kept = scratch / f"{run.name}-{number}-{name}"
+            row = in_own_process("pipeline", folder, options.data, options.seconds, kept)
             row["model"] = row["chosen"] = f"{run.name}/exports/{folder.name}"  # wherever it lies
             limit = 1000 * CORES / sum(costs.values())
             one[name] = {"cpu_ms": costs, "limit": limit, "row": row, "pace": row["rounds"][0]}
@@ -494,10 +498,11 @@ def main() -> None:
     precisions |= {"f32"}  # what a processor without bf16 takes instead
     peaks = {one: in_own_process("peak", one) for one in sorted(precisions)}
     results: dict[str, Any] = {"cores": CORES, "peaks": peaks, "runs": {}}
-    for run in options.runs:
-        found = measure(run, options)
-        found["summary"] = {name: summary(found, name, peaks) for name in found["networks"]}
-        results["runs"][run.name] = found
+    with tempfile.TemporaryDirectory(prefix="urbandet-bench-") as scratch:
+        for run in options.runs:
+            found = measure(run, options, Path(scratch))
+            found["summary"] = {name: summary(found, name, peaks) for name in found["networks"]}
+            results["runs"][run.name] = found
     print(report(results))
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(results, indent=1) + "\n")

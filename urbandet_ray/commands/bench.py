@@ -7,10 +7,11 @@ then in turn, round by round, the same data as often as `seconds` need, warm act
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -154,16 +155,18 @@ def bench(
     seconds: float = 15.0,
     price: float | None = None,
     say: Say = lambda _: None,
+    scratch: Path | None = None,
 ) -> BenchReport:
     """Measure models.
 
     Args:
-        config: of an inference; its model.uri is not looked at, its output holds scratch runs.
+        config: of an inference; its model.uri and its output are not looked at.
         models: URIs, as `urbandet infer --model` takes them.
         rounds: timed runs of each.
         seconds: about how long each takes.
         price: of the machine, an hour, in any currency.
         say: told what goes on.
+        scratch: an empty folder for the runs, which stay there; None is one that is removed.
 
     Raises:
         UrbandetError: what is wrong with a model or the data.
@@ -172,8 +175,9 @@ def bench(
         raise ConfigError("rounds start at 1; seconds and price are above 0")
     if not models:
         raise ConfigError("no model to measure: name one or more")
-    with tempfile.TemporaryDirectory(prefix="urbandet-bench-") as scratch:
-        runs = [_ModelRun(config, uri, Path(scratch) / str(i)) for i, uri in enumerate(models)]
+    removed = tempfile.TemporaryDirectory(prefix="urbandet-bench-")
+    with removed if scratch is None else nullcontext(scratch) as folder:
+        runs = [_ModelRun(config, uri, Path(folder) / str(i)) for i, uri in enumerate(models)]
         with ray_session(
             config.ray.address,
             num_cpus=config.ray.num_cpus,
@@ -270,7 +274,7 @@ class _ModelRun:
         try:
             return run_inference(job, sources, rule, pool, max_bad_records=max_bad_records)
         finally:
-            _remove_frames(self._scratch / name)
+            _empty_frames(self._scratch / name)
 
     def measured(self, price: float | None) -> Measured:
         """The row."""
@@ -348,9 +352,12 @@ def _span(summaries: Sequence[ShardSummary]) -> float:
     return max(max(one.ended for one in summaries) - begin, 1e-9)
 
 
-def _remove_frames(run: Path) -> None:
-    """Annotated frames would fill the disk."""
-    shutil.rmtree(run / "frames", ignore_errors=True)
+def _empty_frames(run: Path) -> None:
+    """Annotated frames would fill the disk. Deleted, they would slow the next run's writing: for
+    half a minute ext4 passes over the inodes of files that went before it makes a new one."""
+    for frame in (run / "frames").rglob("*.*"):
+        if frame.is_file():
+            os.truncate(frame, 0)
 
 
 def write_report(report: BenchReport, json_file: Path, picture: Path | None) -> None:
