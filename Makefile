@@ -20,7 +20,7 @@ demo: .venv/core
 	$(BIN)/urbandet demo --out demo
 
 test: .venv/all
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: lint test
 

@@ -1,10 +1,8 @@
 """Fixtures shared by all tests."""
 
-import contextlib
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from rays import OPEN, ray_head
 
 from urbandet_ray.storage import S3Options
 
@@ -23,6 +22,11 @@ REPOSITORY = Path(__file__).parent.parent
 # how long an example takes says more of a busy machine than of the code
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files, trainings, come first: beside them a second process does the others."""
+    items.sort(key=lambda item: item.path.parent.name != "training")
 
 
 @pytest.fixture(scope="session")
@@ -104,40 +108,17 @@ def s3_server(
 @pytest.fixture(scope="session")
 def ray_dashboard(aws_test_credentials: None) -> Iterator[str]:
     """A local Ray with a dashboard, for runs and for `ray job submit`; its address."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.pop("RAY_ADDRESS", None)
+    os.environ |= OPEN
     import ray
-    from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
-    from ray._private.utils import write_ray_address
 
-    _wait_for_free_port(DEFAULT_DASHBOARD_AGENT_LISTEN_PORT)
     folder = tempfile.mkdtemp(prefix="ray-")
-    context = ray.init(
-        address="local",
-        _temp_dir=folder,
-        num_cpus=2,
-        num_gpus=2,  # in name only: how GPU actors are placed, not what they compute
-        object_store_memory=100 << 20,
-        include_dashboard=True,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    # without this, drivers of jobs join any Ray that happens to run on this machine
-    write_ray_address(context.address_info["gcs_address"], folder)
-    yield f"http://{context.dashboard_url}"
-    ray.shutdown()
+    # GPUs in name only: how GPU actors are placed, not what they compute
+    with ray_head(OPEN, "--num-gpus=2", f"--temp-dir={folder}") as head:
+        ray.init(address=head.address, log_to_driver=False, logging_level="ERROR")
+        yield head.dashboard
+        ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _wait_for_free_port(port: int) -> None:
-    """A minute for a Ray that ends: its agent has one fixed port, without which no job is taken."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        with socket.socket() as one, contextlib.suppress(OSError):
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            one.bind(("127.0.0.1", port))
-            return
-        time.sleep(0.5)
 
 
 def _wait_for_url(process: "subprocess.Popen[bytes]", log: Path) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from drives import frame_image, square_of, write_drive
+from trainings import step_reached
 
 from urbandet_ray.boxes import boxes_from_yxyx_norm, boxes_to_yxyx_norm, iou_matrix
 from urbandet_ray.config import TrainConfig, load_config
@@ -76,14 +77,6 @@ def start(given: dict[str, Any]) -> "subprocess.Popen[str]":
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def step_reached(run: Path) -> int:
-    """Step of the last checkpoint; 0 before the first."""
-    try:
-        return int(json.loads((run / "last/state.json").read_text())["step"])
-    except FileNotFoundError:
-        return 0
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,82 @@
+"""Trainings of a tiny SSD in processes of their own, each with a Ray of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from conftest import REPOSITORY
+from drives import write_drive
+from tiny_models import tiny_ssd
+
+from urbandet_ray.labels import STREET_LABELS
+from urbandet_ray.training.board import read_lines
+
+STEPS = 24
+
+
+def write_records(folder: Path) -> Path:
+    """Two drives to learn from and one to be judged by; the tiny model's config beside them."""
+    for name, count in (("train/a", 12), ("train/b", 9), ("val/c", 7)):
+        (folder / name).parent.mkdir(exist_ok=True)
+        write_drive(folder / f"{name}.tfrecord", count)
+    (folder / "label_map.pbtxt").write_text(STREET_LABELS.to_pbtxt())
+    (folder / "pipeline.config").write_text(str(tiny_ssd(classes=4)))
+    return folder
+
+
+def settings(records: str | Path, run: str | Path, **more: object) -> dict[str, Any]:
+    """Overrides of a run on the records, as strings or values."""
+    return {
+        "data": str(records),
+        "pipeline": f"{records}/pipeline.config",
+        "output": str(run),
+        "steps": STEPS,
+        "fine_tune.checkpoint": "",
+        "batch.per_worker": 4,
+        "schedule.rate": 0.002,
+        "optimizer.kind": "adam",
+        "augmentation.preset": "flip",
+        "weight_average": 0.9,
+        "evaluation.every": 12,
+        "checkpoint.every": 4,
+        "doctor": "ignore",
+        "workers.cpus": 1,
+        "ray.object_store_mb": 80,
+        **more,
+    }
+
+
+def start(given: dict[str, Any], env: dict[str, str] | None = None) -> "subprocess.Popen[str]":
+    """The job in a process of its own, with a Ray of its own."""
+    pairs = [f"{key}={json.dumps(value)}" for key, value in given.items()]
+    return subprocess.Popen(
+        [sys.executable, "jobs/train.py", *pairs],
+        cwd=REPOSITORY,
+        env={**os.environ, "RAY_ADDRESS": "local", "TF_NUM_INTRAOP_THREADS": "1", **(env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: "subprocess.Popen[str]") -> str:
+    """Its output, once it has ended well."""
+    out, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, out
+    return out
+
+
+def lines(run: Path, kind: str) -> list[dict[str, Any]]:
+    """Entries of metrics.jsonl."""
+    return [one for one in read_lines((run / "metrics.jsonl").read_text()) if one["kind"] == kind]
+
+
+def step_reached(run: Path) -> int:
+    """Step of the last checkpoint; 0 before the first."""
+    try:
+        return int(json.loads((run / "last/state.json").read_text())["step"])
+    except FileNotFoundError:
+        return 0
