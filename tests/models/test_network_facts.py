@@ -8,6 +8,7 @@ from tiny_models import tiny_ssd
 
 from urbandet_ray.errors import ConfigError, ModelError
 from urbandet_ray.models import odapi
+from urbandet_ray.models.backends.network import batch_size
 from urbandet_ray.models.batched import trace_network
 from urbandet_ray.models.network import (
     Accuracy,
@@ -123,3 +124,9 @@ def test_padded_images_are_sampled_to_what_is_seen(
     assert sampled.shape[:2] == sampled_hw
     windows = [resizing.window((width, height)) for height, width in (size_hw, sampled_hw)]
     assert windows[0].tolist() == windows[1].tolist()
+
+
+@pytest.mark.parametrize(("side", "images"), [(64, 8), (300, 5), (320, 4), (640, 2), (1280, 2)])
+def test_a_cpu_is_given_fewer_of_larger_images(side: int, images: int) -> None:
+    assert batch_size(Resizing(side, side), on_gpu=False) == images
+    assert batch_size(Resizing(side, side), on_gpu=True) == 8

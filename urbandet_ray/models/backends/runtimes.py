@@ -27,10 +27,6 @@ COMPILED: dict[Compiler, tuple[tuple[Runtime, Precision], ...]] = {
 
 Answer = dict[str, NDArray[np.float32]]
 
-CPU_BATCH, GPU_BATCH = 2, 8
-"""Images a call. On a CPU more fill its caches with what is between layers: against 8, two had 1.03
-to 1.10 times the frames/s of three SSDs, and need a fifth to a half less memory."""
-
 _SIZES_KEPT = 4
 """Compiled for so many frame sizes at a time; a drive has one."""
 
@@ -50,10 +46,10 @@ class NetworkRuntime(Protocol):
     """A loaded network.
 
     Attributes:
-        batch_size: images a call that it works best with.
+        on_gpu: whether it computes there.
     """
 
-    batch_size: int
+    on_gpu: bool
 
     def run(self, images: NDArray[np.uint8]) -> Answer:
         """Its outputs by name for images [n, height, width, 3]."""
@@ -159,8 +155,7 @@ class SavedModelRuntime:
         self, model: Path, facts: NetworkFacts, threads: int, device: Device, xla: bool = False
     ) -> None:
         self._tf = open_tensorflow(threads, device)
-        on_gpu = bool(self._tf.config.list_logical_devices("GPU"))
-        self.batch_size = GPU_BATCH if on_gpu else CPU_BATCH
+        self.on_gpu = bool(self._tf.config.list_logical_devices("GPU"))
         self._model = self._tf.saved_model.load(str(model))  # its variables go with it
         self._signature = self._model.signatures["serving_default"]
         self._xla, self._most = xla, 0
@@ -184,7 +179,7 @@ class SavedModelRuntime:
 class OpenVinoRuntime:
     """OpenVINO: a network compiled for each size of frames, for batches of any number."""
 
-    batch_size = CPU_BATCH
+    on_gpu = False
 
     def __init__(self, model: Path, facts: NetworkFacts, threads: int, device: Device) -> None:
         del device
@@ -250,7 +245,7 @@ class OnnxRuntime:
             )
         self._input = self._session.get_inputs()[0].name
         self._outputs = [output.name for output in self._session.get_outputs()]
-        self.batch_size = CPU_BATCH if self.provider == _CPU else GPU_BATCH
+        self.on_gpu = self.provider != _CPU
         self._most = 0
 
     def run(self, images: NDArray[np.uint8]) -> Answer:
@@ -322,7 +317,7 @@ def _sees_gpu() -> bool:
 class TfliteRuntime:
     """LiteRT; its input is resized where the batch or the size of the frames changes."""
 
-    batch_size = CPU_BATCH
+    on_gpu = False
 
     def __init__(self, model: Path, facts: NetworkFacts, threads: int, device: Device) -> None:
         del facts, device
