@@ -17,7 +17,7 @@ raydata   Ray Data as its docs show it: read_binary_files, map_batches with the 
           actor a core; from when each has done its first batch
 pipeline  `urbandet bench` on the network: the whole pipeline, warm actors
 limit     cores / (CPU seconds a frame of decode + network + post-processing + draw + encode +
-          write), each alone in one process with one thread
+          write), each alone in one process with one thread; before and after the pipeline
 
 Ratios are of the same round; the table has their medians. Also: what the network computes a second
 against a matrix product at the same precision (OpenVINO, int8 by ONNX Runtime), on one thread.
@@ -58,16 +58,15 @@ MATRIX = 2048
 
 
 def read_frames(data: str, count: int) -> list[Frame]:
-    """The first frames of the records, encoded."""
+    """Frames from all over the records, as the pipeline sees them; encoded."""
     storage = Storage()
-    frames: list[Frame] = []
-    for source in list_sources(data, storage):
-        for record in read_source(source, storage):
-            if record.frame is not None:
-                frames.append(record.frame)
-            if len(frames) == count:
-                return frames
-    return frames
+    frames = [
+        record.frame
+        for source in list_sources(data, storage)
+        for record in read_source(source, storage)
+        if record.frame is not None
+    ]
+    return [frames[i * len(frames) // count] for i in range(count)]
 
 
 def labels_of(export: Path) -> LabelMap:
@@ -416,10 +415,12 @@ def measure(run: Path, options: argparse.Namespace, scratch: Path) -> dict[str, 
         for side in SIDES:
             one[side] = in_own_process(side, stock, options.data, counts[side])
         for name, folder in networks.items():
-            costs = in_own_process("limit", folder, options.data, options.frames)
+            before = in_own_process("limit", folder, options.data, options.frames)
             kept = scratch / f"{run.name}-{number}-{name}"
             row = in_own_process("pipeline", folder, options.data, options.seconds, kept)
             row["model"] = row["chosen"] = f"{run.name}/exports/{folder.name}"  # wherever it lies
+            after = in_own_process("limit", folder, options.data, options.frames)
+            costs = {stage: (before[stage] + after[stage]) / 2 for stage in before}
             limit = 1000 * CORES / sum(costs.values())
             one[name] = {"cpu_ms": costs, "limit": limit, "row": row, "pace": row["rounds"][0]}
         print(f"{run.name}, round {number + 1}: {_told(one, list(networks))}", flush=True)
