@@ -257,6 +257,21 @@ def test_settings_that_a_model_of_your_own_would_not_hear_of_are_refused(
         plan_run(config, Storage())
 
 
+def test_the_seed_decides_the_first_weights(records: Path, tmp_path: Path) -> None:
+    from urbandet_ray.training.building import build
+    from urbandet_ray.training.place import Place
+    from urbandet_ray.training.planning import plan_run
+
+    def weights(seed: int) -> list[np.ndarray]:
+        config = load_config(TrainConfig, None, settings(records, tmp_path / "run", seed=seed))
+        built = build(plan_run(config, Storage()).plan, Place())
+        return [one.numpy() for one in built.variables]
+
+    first = weights(3)
+    assert all(np.array_equal(a, b) for a, b in zip(first, weights(3), strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(first, weights(4), strict=True))
+
+
 def test_it_starts_from_a_checkpoint_that_fits_and_from_no_other(
     centre_net: Any, records: Path, tmp_path: Path
 ) -> None:

@@ -26,7 +26,7 @@ from urbandet_ray.training.step import make_forward, make_step
 
 tf = open_odapi().tf
 halves = [tf.config.LogicalDeviceConfiguration()] * 2
-tf.random.set_seed(7)
+tf.keras.utils.set_random_seed(7)  # layers take their seeds from Python, not from TensorFlow
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], halves)
 pair = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 

@@ -84,7 +84,7 @@ def _prepare_tensorflow(tf: Any, plan: TrainPlan, place: Place) -> None:
         tf.config.threading.set_inter_op_parallelism_threads(max(2, place.threads))
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
-    tf.random.set_seed(plan.config.seed)
+    tf.keras.utils.set_random_seed(plan.config.seed)  # layers draw theirs with Python's random
 
 
 def _make_model(plan: TrainPlan) -> TrainableModel:
