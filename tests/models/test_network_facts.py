@@ -15,6 +15,7 @@ from urbandet_ray.models.network import (
     NetworkFacts,
     Precision,
     Resizing,
+    Runtime,
     check_precision,
 )
 
@@ -126,7 +127,18 @@ def test_padded_images_are_sampled_to_what_is_seen(
     assert windows[0].tolist() == windows[1].tolist()
 
 
-@pytest.mark.parametrize(("side", "images"), [(64, 8), (300, 5), (320, 4), (640, 2), (1280, 2)])
-def test_a_cpu_is_given_fewer_of_larger_images(side: int, images: int) -> None:
-    assert batch_size(Resizing(side, side), on_gpu=False) == images
-    assert batch_size(Resizing(side, side), on_gpu=True) == 8
+@pytest.mark.parametrize(
+    ("side", "runtime", "images"),
+    [
+        (64, "openvino", 8),
+        (224, "onnx", 4),
+        (320, "tflite", 2),
+        (320, "openvino", 2),
+        (640, "openvino", 1),
+        (640, "savedmodel", 2),
+        (1280, "openvino", 1),
+    ],
+)
+def test_a_cpu_is_given_fewer_of_larger_images(side: int, runtime: Runtime, images: int) -> None:
+    assert batch_size(Resizing(side, side), runtime, on_gpu=False) == images
+    assert batch_size(Resizing(side, side), runtime, on_gpu=True) == 8

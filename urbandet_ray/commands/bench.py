@@ -233,7 +233,7 @@ class _ModelRun:
         if not result.frames:
             raise InputError(f"{config.input} holds no good record to measure on")
         self._start_s = min(one.started for one in result.summaries) - asked
-        self._pace = result.frames / _span(result.summaries)
+        self._pace = warm_pace(result.summaries)[0]
         if has_labels(self._sources, self._storage):
             run = str(self._scratch / "first")
             wanted = EvalConfig(run=run, truth=config.input, storage=config.storage)

@@ -300,7 +300,7 @@ def _ranked(keys: Floats, rules: PostProcess) -> Iterator[tuple[Indices, Floats]
         yield near[order], scores[order]
         if last:
             return
-        done, count = done + len(order), count * _GROWTH
+        done, count = done + len(order), max(count, len(near)) * _GROWTH  # many may have tied
 
 
 def _select(blocks: Iterator[Block], rules: PostProcess) -> Iterator[Block]:
