@@ -21,7 +21,7 @@ limit     cores / (CPU seconds a frame of decode + network + post-processing + d
 
 Ratios are of the same round; the table has their medians. Also: what the network computes a second
 against a matrix product at the same precision (OpenVINO, int8 by ONNX Runtime), on one thread.
-About 8 minutes a run and precision on 2 cores.
+About 90 seconds a round for each run and precision on 2 cores.
 """
 
 from __future__ import annotations
