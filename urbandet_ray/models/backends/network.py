@@ -125,11 +125,10 @@ class NetworkDetector:
 
 
 def batch_size(resizing: Resizing, runtime: Runtime, on_gpu: bool) -> int:
-    """Images a call: 8 on a GPU; on a CPU 2 of up to 320 x 320 px, and fewer of more pixels.
+    """Images a call: 8 on a GPU; on a CPU 2 of 320 x 320 px, more of smaller and 1 of larger ones.
 
-    More than that fill a CPU's caches with what is between layers: an EfficientDet D1 takes 0.85
-    times as long for one image as for one of eight, with a third of the memory. TensorFlow alone is
-    slower with one.
+    More than that fill a CPU's caches with what is between layers (bench/openvino_batches.py). No
+    runtime but OpenVINO is given one alone: TensorFlow is slower then.
     """
     if on_gpu:
         return 8
