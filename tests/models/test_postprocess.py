@@ -191,10 +191,14 @@ def test_edges(
 
 
 @pytest.mark.train
-@pytest.mark.parametrize("change", [{}, {"class_agnostic": True}, {"max_total": 300}], ids=str)
-def test_same_on_many_anchors(change: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("change", "classes"),
+    [({}, 3), ({}, 90), ({"class_agnostic": True}, 3), ({"max_total": 300}, 3)],
+    ids=str,
+)
+def test_same_on_many_anchors(change: dict[str, Any], classes: int) -> None:
     """5,000 anchors, ties among them, ranked in several rounds."""
-    deltas, logits, anchors = scene()
+    deltas, logits, anchors = scene(classes=classes)
     boxes = decode_boxes(deltas, anchors, RULES.box_scales)
     scores = np.round(np.exp(logits / 5 - 1), 3)
     rules = replace(RULES, **change)

@@ -1,7 +1,7 @@
 """Raw answers of an SSD, or of a second stage, to detections: convert, decode, suppress, merge.
 
 The TF Object Detection API does this inside the network, for every anchor. Here it is done outside
-and only for anchors that can still be answers: the best first, until every class is full. Boxes,
+and only for anchors that can still be answers: the best first, until the answer is full. Boxes,
 classes, scores and order are those of its core/post_processing.py over TensorFlow's
 NonMaxSuppressionV5 (tensorflow/core/kernels/image/non_max_suppression_op.cc), ties included.
 """
@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import islice
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -32,8 +31,8 @@ _BoxesOf = Callable[[Indices, Classes], Floats]
 """Boxes [k, 4] of anchors [k] and their classes [k]: only those looked at are decoded."""
 
 UNIT_WINDOW: Sequence[float] = (0.0, 0.0, 1.0, 1.0)
-_FIRST, _GROWTH = 1024, 4  # candidates ranked of a class: enough for most frames, else more
-_SAMPLED = 17  # of so many keys one: prime, since anchors come in groups of equal shape
+_FIRST, _GROWTH = 1024, 4  # candidates ranked: enough for most frames, else more
+_SAMPLED = 17  # of so many anchors one: prime, since anchors come in groups of equal shape
 _SPARSE = 16  # of so many keys one is a candidate: from there on taking them out is worth it
 _BLOCK, _BLOCKS_MAX = 128, 4  # candidates handed on together: at first, and times that at most
 
@@ -209,12 +208,13 @@ def _detect(
 
 def _detect_one(boxes_of: _BoxesOf, logits: Floats, rules: PostProcess, window: Floats) -> Found:
     near, keys = _candidates(_keys(logits, rules), rules)
-    groups: list[int | None] = [None] if rules.class_agnostic else [*range(keys.shape[1])]
-    blocks = [
-        _blocks(keys, group, lambda at, classes: boxes_of(near[at], classes), rules)
-        for group in groups
-    ]
-    return _merge([_within(_select(each, rules), window) for each in blocks], window, rules)
+    together = range(keys.shape[1])
+    each = [range(one, one + 1) for one in together]
+    kept = []
+    for classes in each if rules.soft_nms_sigma and not rules.class_agnostic else [together]:
+        blocks = _blocks(keys, classes, lambda at, of: boxes_of(near[at], of), rules)
+        kept.append(_within(_select(blocks, len(together), rules), window))
+    return _merge(kept, window, rules)
 
 
 def _keys(logits: Floats, rules: PostProcess) -> Floats:
@@ -260,78 +260,87 @@ def _lowest_key(rules: PostProcess) -> float:
 
 
 def _blocks(
-    keys: Floats, class_id: int | None, boxes_of: _BoxesOf, rules: PostProcess
+    keys: Floats, classes: range, boxes_of: _BoxesOf, rules: PostProcess
 ) -> Iterator[Block]:
-    """Candidates of one class, or of the best class each where `class_id` is None."""
-    group = reduce(np.maximum, keys.T) if class_id is None else keys[:, class_id]
-    size = _BLOCK
-    for anchors, scores in _ranked(group, rules):
+    """Candidates of these classes; where class-agnostic, of the best class each."""
+    columns, size = keys[:, classes.start : classes.stop], _BLOCK
+    if rules.class_agnostic:
+        columns = reduce(np.maximum, keys.T)[:, None]
+    for anchors, places, scores in _ranked(columns, rules):
         start = 0
         while start < len(anchors):
-            at = anchors[start : start + size]
-            if class_id is None:
-                classes = _scores(keys[at], rules).argmax(axis=1).astype(np.int32)
-            else:
-                classes = np.full(len(at), class_id, np.int32)
-            block = Block(at, scores[start : start + size], classes, boxes_of(at, classes))
+            part = slice(start, start + size)
+            at, class_ids = anchors[part], places[part] + np.int32(classes.start)
+            if rules.class_agnostic:
+                class_ids = _scores(keys[at], rules).argmax(axis=1).astype(np.int32)
+            block = Block(at, scores[part], class_ids, boxes_of(at, class_ids))
             sound = np.flatnonzero(~np.isnan(block.boxes).any(axis=1))
             yield block.take(sound) if len(sound) < len(at) else block
             start, size = start + size, min(2 * size, _BLOCKS_MAX * _BLOCK)
 
 
-def _ranked(keys: Floats, rules: PostProcess) -> Iterator[tuple[Indices, Floats]]:
-    """Anchors and scores above score_min: best score first, then lowest index; more each time.
+def _ranked(keys: Floats, rules: PostProcess) -> Iterator[tuple[Indices, Classes, Floats]]:
+    """Anchors, columns and scores above score_min of keys [k, c]; more each time.
 
-    A round's least key is guessed from a sample; every anchor from that key on is in it. Different
-    keys may round to one score, and then the index decides: so the anchors that score as the least
-    key does wait for the next round.
+    Best score first, of equal ones the lowest column, then the lowest anchor. A round's least key
+    is guessed from a sample; every key from that one on is in it. Different keys may round to one
+    score, and then their places decide: so those that score as the least key does wait for the
+    next round.
     """
-    lowest, sample = np.float32(_lowest_key(rules)), -keys[::_SAMPLED]
+    lowest, sample = np.float32(_lowest_key(rules)), -keys[::_SAMPLED].ravel()
+    flat, width = keys.ravel(), keys.shape[1]
     done, count = 0, _FIRST
     while True:
         place = count // _SAMPLED
         least = -np.partition(sample, place)[place] if place < len(sample) else lowest
         last = not least > lowest  # NaN, which partitions as the worst, included
-        near = np.flatnonzero(keys >= (lowest if last else least))
-        scores = _scores(keys[near], rules)
+        near = np.flatnonzero(flat >= (lowest if last else least))
+        if width > 1:
+            near = near[np.argsort((near % width).astype(np.uint16), kind="stable")]
+        scores = _scores(flat[near], rules)
         good = (scores > np.float32(rules.score_min)) & (scores >= 0)  # the OD API cuts at 0 too
         certain = good if last else good & (scores > scores.min())
         order = np.argsort(-scores, kind="stable")[done : np.count_nonzero(certain)]
-        yield near[order], scores[order]
+        anchors, columns = np.divmod(near[order], width)
+        yield anchors, columns.astype(np.int32), scores[order]
         if last:
             return
         done, count = done + len(order), max(count, len(near)) * _GROWTH  # many may have tied
 
 
-def _select(blocks: Iterator[Block], rules: PostProcess) -> Iterator[Block]:
+def _select(blocks: Iterator[Block], classes: int, rules: PostProcess) -> Iterator[Block]:
     room = rules.max_total if rules.class_agnostic else rules.max_per_class
     if rules.soft_nms_sigma:
         return select_soft(blocks, room, rules.soft_nms_sigma, rules.score_min)
-    return select_hard(blocks, room, rules.iou_max)
+    rooms = [room] * (1 if rules.class_agnostic else classes)
+    return select_hard(blocks, rooms, rules.iou_max, agnostic=rules.class_agnostic)
 
 
-def _within(blocks: Iterator[Block], window: Floats) -> Iterator[tuple[float, int, Floats]]:
-    """Score, class and box, clipped to the window, of boxes that have area in it."""
+def _within(blocks: Iterator[Block], window: Floats) -> Iterator[Block]:
+    """Boxes that have area in the window, clipped to it."""
     low, high = window[[0, 1, 0, 1]], window[[2, 3, 2, 3]]
     for block in blocks:
         boxes = np.maximum(np.minimum(block.boxes, high), low)
         inside = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) > 0
-        columns = block.scores[inside].tolist(), block.classes[inside].tolist(), boxes[inside]
-        yield from zip(*columns, strict=True)
+        if inside.any():
+            yield block._replace(boxes=boxes).take(inside)
 
 
-def _merge(
-    kept: list[Iterator[tuple[float, int, Floats]]], window: Floats, rules: PostProcess
-) -> Found:
-    """The best max_total of all classes; of equal scores the lower class's are first.
+def _merge(kept: list[Iterator[Block]], window: Floats, rules: PostProcess) -> Found:
+    """The best max_total; of equal scores the lower class's are first.
 
-    No class is looked at further than that takes.
+    No stream is looked at further than that takes. Where there are several, theirs are blocks of
+    one box.
     """
-    best = list(islice(heapq.merge(*kept, key=lambda one: -one[0]), rules.max_total))
+    best, room = [], rules.max_total
+    for block in heapq.merge(*kept, key=lambda block: -block.scores[0]):
+        best.append(block.take(slice(room)))
+        room -= len(best[-1].scores)
+        if not room:
+            break
     if not best:
         return Found(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
-    scores, classes, rows = zip(*best, strict=True)
-    boxes = np.array(rows)
+    _, scores, classes, boxes = map(np.concatenate, zip(*best, strict=True))
     if rules.change_coordinate_frame:
         boxes = (boxes - window[[0, 1, 0, 1]]) * (1 / (window[2:] - window[:2]))[[0, 1, 0, 1]]
-    return Found(boxes, np.array(scores, np.float32), np.array(classes, np.int32))
+    return Found(boxes, scores, classes)

@@ -7,7 +7,7 @@ In the operations and the order of TensorFlow's NonMaxSuppressionV5
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,11 +17,11 @@ Floats = NDArray[np.float32]
 Indices = NDArray[np.intp]
 Classes = NDArray[np.int32]
 
-_CHUNK = 128  # compared with one another at once: the matrices stay in the first cache
+_CHUNK = 64  # compared with one another at once: the matrices stay in the first cache
 
 
 class Block(NamedTuple):
-    """Anchors of one class, or of any where class-agnostic, best first: [k], boxes [k, 4] yxyx."""
+    """Anchors of one class or more, best first: [k], boxes [k, 4] yxyx."""
 
     anchors: Indices
     scores: Floats
@@ -33,31 +33,54 @@ class Block(NamedTuple):
         return Block(self.anchors[at], self.scores[at], self.classes[at], self.boxes[at])
 
 
-def select_hard(blocks: Iterator[Block], room: int, iou_max: float) -> Iterator[Block]:
-    """The first `room` that overlap no better one by more than `iou_max`."""
-    kept, most = np.empty((5, 0), np.float32), np.float32(iou_max)
+def select_hard(
+    blocks: Iterator[Block], rooms: Sequence[int], iou_max: float, *, agnostic: bool
+) -> Iterator[Block]:
+    """Those that overlap no better one of their class by more than `iou_max`.
+
+    Args:
+        blocks: of all classes together.
+        rooms: how many of each class are kept; where agnostic, of all.
+        agnostic: all count as one class.
+    """
+    left, kept, most = np.array(rooms), np.empty((6, 0), np.float32), np.float32(iou_max)
     for block in blocks:
-        sides = _sides(block.boxes)
-        free, against = np.arange(len(block.scores)), kept
+        groups = np.zeros_like(block.classes) if agnostic else block.classes
+        sides = np.vstack([_sides(block.boxes), groups])
+        free, against = np.flatnonzero(left[groups]), kept
         while len(free):
-            free = free[(_ious(against, sides[:, free]) <= most).all(axis=0)]
+            free = free[_apart(against, sides[:, free], most).all(axis=0)]
             head, free = free[:_CHUNK], free[_CHUNK:]
-            chosen = head[_greedy(_ious(sides[:, head], sides[:, head]) <= most)[:room]]
-            room -= len(chosen)
+            apart = _apart(sides[:, head], sides[:, head], most)
+            chosen = head[_greedy(apart, groups[head], left)]
+            left -= np.bincount(groups[chosen], minlength=len(left))
             yield block.take(chosen)
-            if not room:
-                return
             against = sides[:, chosen]
             kept = np.hstack([kept, against])
+        if not left.any():
+            return
 
 
-def _greedy(apart: NDArray[np.bool_]) -> list[int]:
-    """Places of those that overlap no earlier one that was kept; [k, k], true where apart."""
-    rows = np.packbits(~apart, axis=1, bitorder="little")
+def _apart(a: Floats, b: Floats, iou_max: np.float32) -> NDArray[np.bool_]:
+    """[i, j], true where boxes [6, i] and [6, j] of `_sides` and their class may both stay."""
+    apart: NDArray[np.bool_] = (_ious(a, b) <= iou_max) | (a[5][:, None] != b[5])
+    return apart
+
+
+def _greedy(apart: NDArray[np.bool_], groups: Classes, left: NDArray[np.intp]) -> list[int]:
+    """Places of those that overlap no earlier one that was kept and find room in their group.
+
+    Args:
+        apart: [k, k], true where apart.
+        groups: [k].
+        left: room of each group.
+    """
+    rows, rooms = np.packbits(~apart, axis=1, bitorder="little"), left.tolist()
     gone, chosen = 0, []
-    for place in range(len(apart)):
-        if not gone >> place & 1:
+    for place, group in enumerate(groups.tolist()):
+        if rooms[group] and not gone >> place & 1:
             chosen.append(place)
+            rooms[group] -= 1
             gone |= int.from_bytes(rows[place].tobytes(), "little")
     return chosen
 
