@@ -45,7 +45,7 @@ rules_of = st.builds(
     replace,
     st.just(RULES),
     score_min=st.sampled_from([-1.0, 0.0, 1e-8, 0.25]),
-    iou_max=st.sampled_from([0.0, 1 / 3, 0.5, 0.6, 1.0]),
+    iou_max=st.sampled_from([0.0, 1 / 3, 0.5, 0.6, 0.7, 1.0]),
     max_per_class=st.sampled_from([1, 3, 100]),
     max_total=st.sampled_from([1, 4, 100]),
     class_agnostic=st.booleans(),
@@ -167,6 +167,7 @@ LOWERED = float(np.float32(0.9) * np.float32(np.exp(-0.25)))  # of an overlap of
         (APART, [0.25, 0.26, 0.24], {"score_min": 0.25}, [0.26]),
         (APART, [0.0, -0.5, 0.2], {"score_min": -1.0}, [0.2, 0.0]),
         ([[0, 0, 1, 1], [0, 0, 0.5, 1]], [1.0, 0.9], {"iou_max": 0.5}, [1.0, 0.9]),
+        ([[0, 0, 1.25, 1], [0.125, 0, 1, 1]], [1.0, 0.9], {"iou_max": 0.7}, [1.0, 0.9]),
         ([[0, 0, 0, 1], *APART], [1.0, 0.9, 0.8, 0.7], {"max_per_class": 2}, [0.9]),
         ([[0, 0, 0, 1], *APART], [1.0, 0.9, 0.8, 0.7], {"max_total": 2}, [0.9, 0.8]),
         ([[0, 0, 1, 2], [0, 0, 1, 1]], [1.0, 0.9], {"iou_max": 0.5}, [1.0, 0.9]),
@@ -177,7 +178,7 @@ LOWERED = float(np.float32(0.9) * np.float32(np.exp(-0.25)))  # of an overlap of
             [1.0],
         ),
     ],
-    ids=["floor", "negative", "iou", "per class", "total", "unclipped", "soft tie"],
+    ids=["floor", "negative", "iou", "rounded iou", "per class", "total", "unclipped", "soft tie"],
 )
 def test_edges(
     boxes: list[list[float]], scores: list[float], change: dict[str, Any], answered: list[float]

@@ -43,10 +43,11 @@ def select_hard(
         rooms: how many of each class are kept; where agnostic, of all.
         agnostic: all count as one class.
     """
+    # float32 throughout, classes too: a wider overlap would be another at the limit
     left, kept, most = np.array(rooms), np.empty((6, 0), np.float32), np.float32(iou_max)
     for block in blocks:
         groups = np.zeros_like(block.classes) if agnostic else block.classes
-        sides = np.vstack([_sides(block.boxes), groups])
+        sides = np.vstack([_sides(block.boxes), groups.astype(np.float32)])
         free, against = np.flatnonzero(left[groups]), kept
         while len(free):
             free = free[_apart(against, sides[:, free], most).all(axis=0)]
