@@ -167,7 +167,7 @@ def _local_video(source: Source, storage: Storage, opened: ExitStack) -> str:
 def _video_record(picture: Any, index: int, source: Source) -> SourceRecord:
     if picture.width * picture.height > MAX_PIXELS:
         raise RecordError("image-too-large", f"{source.uri}: {picture.width}x{picture.height}")
-    image = picture.to_ndarray(format="rgb24")
+    image = picture.to_ndarray(format="rgb24", threads=1)
     turns = round(picture.rotation / 90) % 4
     if turns:
         image = np.rot90(image, turns)
