@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import REPOSITORY, S3Server
 
@@ -244,6 +245,19 @@ def test_workers_that_no_node_type_gives_are_refused(ray_dashboard: str) -> None
         scale_here("auto", 8, None, say=told.append)
     scale_here("auto", None, None, say=told.append)
     assert any(line.startswith("up: ") for line in told)
+
+
+def test_what_makes_the_working_directory_too_large_is_named(
+    ray_dashboard: str, tmp_path: Path
+) -> None:
+    """A run folder beside the code; Ray says "413" alone. What is not sent does not count."""
+    for name in ("jobs", "configs"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
+    for name in ("mine/best/ckpt", "runs/ckpt"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(np.random.default_rng(0).bytes(101 * 2**20))
+    with pytest.raises(RunError, match=r"Largest in it: mine \(101 MiB\), \w+ \(.*\.gitignore"):
+        run(ray_dashboard, replace(INFER, working_dir=tmp_path))
 
 
 @pytest.fixture

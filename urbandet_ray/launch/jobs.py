@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from urbandet_ray.errors import RunError
-from urbandet_ray.launch.order import Order, runtime_env
+from urbandet_ray.launch.order import Order, runtime_env, told_too_large
 
 Say = Callable[[str], None]
 
@@ -149,6 +149,8 @@ class Jobs:
                     )
                     return job_id
             except RunError as error:
+                if re.search(r"status code 413\b", str(error)):
+                    raise RunError(told_too_large(order.working_dir)) from None
                 early = any(words in str(error) for words in _EARLY)
                 if not early or time.monotonic() > until:
                     raise

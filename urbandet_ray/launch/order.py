@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -170,6 +171,24 @@ def is_sent(relative: str) -> bool:
         if any(fnmatch(part, name) for part in looked):
             return False
     return True
+
+
+def told_too_large(root: Path) -> str:
+    """What to do about a working directory of more bytes than Ray takes."""
+    sizes = {top.name: _bytes_sent(root, top) for top in root.iterdir() if is_sent(top.name)}
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
+    told = ", ".join(f"{name} ({sizes[name] / 2**20:,.0f} MiB)" for name in largest)
+    return (
+        f"{root.absolute()} is more than Ray takes as a working directory. Largest in it: {told}. "
+        "Name what the job does not need in .gitignore, or move it below runs/, which is not sent"
+    )
+
+
+def _bytes_sent(root: Path, top: Path) -> int:
+    """Of a file, or of all below a folder; links below it are not followed."""
+    files = [top] if top.is_file() else [Path(at) / f for at, _, fs in os.walk(top) for f in fs]
+    sent = (file for file in files if is_sent(str(file.relative_to(root))))
+    return sum(file.stat().st_size for file in sent if file.is_file())
 
 
 def check_secrets(order: Order, config: RunConfig | None, environ: Mapping[str, str]) -> None:
