@@ -180,7 +180,8 @@ def told_too_large(root: Path) -> str:
     told = ", ".join(f"{name} ({sizes[name] / 2**20:,.0f} MiB)" for name in largest)
     return (
         f"{root.absolute()} is more than Ray takes as a working directory. Largest in it: {told}. "
-        "Name what the job does not need in .gitignore, or move it below runs/, which is not sent"
+        "What .gitignore names is not sent, though it may be counted here, nor is what lies in "
+        "runs/: keep there what the job does not need"
     )
 
 
