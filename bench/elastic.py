@@ -42,8 +42,8 @@ from elastic_clusters import (
 )
 from elastic_job import SHARD_FRAMES
 
+from urbandet_ray.runs.run_folder import RunFolder
 from urbandet_ray.storage import Storage
-from urbandet_ray.storage.run_folder import RunFolder
 
 DRIVES, DRIVE_FRAMES, INFER_SHARD = 4, 24, 4
 STEPS, CHECKPOINT_EVERY = 20, 4
@@ -56,7 +56,7 @@ Report = dict[str, Any]
 
 def put_drives(bucket: str, folder: Path) -> None:
     """Synthetic street drives on S3: to infer on, to train on, and to be judged by."""
-    from urbandet_ray.records.streets import write_drives
+    from urbandet_ray.streets import write_drives
 
     write_drives(folder, seeds=range(DRIVES), frame_count=DRIVE_FRAMES, size_wh=(320, 240))
     storage = Storage()

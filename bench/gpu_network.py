@@ -29,9 +29,9 @@ import numpy as np
 from urbandet_ray.boxes import iou_matrix
 from urbandet_ray.detections import Detections
 from urbandet_ray.frames import Image
-from urbandet_ray.models.backends.network import NetworkDetector
-from urbandet_ray.models.loading import ModelSpec, load_detector
-from urbandet_ray.models.network import read_facts
+from urbandet_ray.models.loader import ModelSpec, load_detector
+from urbandet_ray.models.network.facts import read_facts
+from urbandet_ray.models.network.network_detector import NetworkDetector
 from urbandet_ray.records.images import decode_frame
 from urbandet_ray.records.sources import list_sources, read_source
 from urbandet_ray.storage import Storage

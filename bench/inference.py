@@ -46,7 +46,7 @@ import numpy as np
 from urbandet_ray.detections import Detections
 from urbandet_ray.frames import Frame
 from urbandet_ray.labels import LabelMap
-from urbandet_ray.models.loading import ModelSpec, load_detector
+from urbandet_ray.models.loader import ModelSpec, load_detector
 from urbandet_ray.records.images import decode_frame, encode_jpeg, encode_png
 from urbandet_ray.records.sources import list_sources, read_source
 from urbandet_ray.rendering.annotate import Annotator

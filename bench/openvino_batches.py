@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from urbandet_ray.models.backends.runtimes import OpenVinoRuntime
-from urbandet_ray.models.network import read_facts
+from urbandet_ray.models.network.facts import read_facts
+from urbandet_ray.models.network.runtimes import OpenVinoRuntime
 from urbandet_ray.records.images import decode_frame
 from urbandet_ray.records.sources import list_sources, read_source
 from urbandet_ray.storage import Storage

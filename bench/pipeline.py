@@ -51,13 +51,13 @@ from urbandet_ray.detections import Detections
 from urbandet_ray.frames import Frame, Image
 from urbandet_ray.labels import STREET_LABELS, LabelMap
 from urbandet_ray.models.detector import Detector
-from urbandet_ray.models.loading import ModelSpec, load_detector
+from urbandet_ray.models.loader import ModelSpec, load_detector
 from urbandet_ray.records.images import decode_frame, encode_jpeg
 from urbandet_ray.records.sources import list_sources, read_source
-from urbandet_ray.records.streets import drive_frames
 from urbandet_ray.records.writer import write_frames
 from urbandet_ray.rendering.annotate import Annotator
 from urbandet_ray.storage import Storage
+from urbandet_ray.streets import drive_frames
 
 CORES = os.cpu_count() or 1
 

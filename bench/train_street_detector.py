@@ -34,13 +34,13 @@ from urbandet_ray.errors import RunError
 from urbandet_ray.evaluation import FrameResult, Metrics, evaluate
 from urbandet_ray.frames import Frame, Image, Truth
 from urbandet_ray.labels import STREET_LABELS, ClassMapping, LabelMap
-from urbandet_ray.models.loading import ModelSpec, load_detector
+from urbandet_ray.models.loader import ModelSpec, load_detector
 from urbandet_ray.models.shipped import SHIPPED_FOLDER
 from urbandet_ray.records.images import decode_frame, encode_jpeg
 from urbandet_ray.records.sources import list_sources, read_source
-from urbandet_ray.records.streets import render_drive
 from urbandet_ray.records.writer import write_frames
 from urbandet_ray.storage import Storage
+from urbandet_ray.streets import render_drive
 
 TRAIN_SEED, VALIDATION_SEED = 10_000, 20_000
 """First seeds; drives of the demo and the tests have smaller ones."""

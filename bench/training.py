@@ -30,17 +30,17 @@ from typing import Any
 
 import numpy as np
 
-from urbandet_ray.config import TrainConfig, load_config
+from urbandet_ray.config import StorageConfig, TrainConfig, load_config
 from urbandet_ray.models.odapi import open_odapi, parse_pipeline_config
-from urbandet_ray.storage import S3Options, Storage
+from urbandet_ray.storage import Storage
 from urbandet_ray.training.checkpoints import LAST, RunCheckpoints
-from urbandet_ray.training.feed import Feed
+from urbandet_ray.training.data.feed import Feed
 from urbandet_ray.training.odapi_model import OdApiModel
-from urbandet_ray.training.optimizers import make_optimizer
+from urbandet_ray.training.optimisation.optimizers import make_optimizer
+from urbandet_ray.training.optimisation.step import make_step
 from urbandet_ray.training.place import Place
 from urbandet_ray.training.plan import TrainPlan
 from urbandet_ray.training.planning import plan_run
-from urbandet_ray.training.step import make_step
 
 RATE = 1e-4
 S3_PORT = 5123
@@ -144,7 +144,7 @@ def s3_server() -> Iterator[Storage]:
             except OSError:
                 time.sleep(0.2)
         boto3.client("s3", endpoint_url=url).create_bucket(Bucket="bench")
-        yield Storage(S3Options(endpoint_url=url))
+        yield Storage(StorageConfig(endpoint_url=url))
     finally:
         server.terminate()
         server.wait()

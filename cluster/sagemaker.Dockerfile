@@ -9,4 +9,4 @@ RUN install -d /opt/ml
 # an endpoint may be told another port by SAGEMAKER_BIND_TO_PORT
 LABEL com.amazonaws.sagemaker.capabilities.accept-bind-to-port=true
 # SageMaker adds the word `train` or `serve`; as a list, so that SIGTERM arrives
-ENTRYPOINT ["python", "-m", "urbandet_ray.launch.sagemaker.entry"]
+ENTRYPOINT ["python", "-m", "urbandet_ray.entrypoints.sagemaker_container"]

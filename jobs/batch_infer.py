@@ -7,8 +7,8 @@ ray job submit --working-dir . -- python jobs/batch_infer.py configs/runs/infer.
 import sys
 from functools import partial
 
-from urbandet_ray.commands.jobs import run_job
 from urbandet_ray.config import InferConfig
+from urbandet_ray.entrypoints.script import run_job
 
 
 def main(arguments: list[str]) -> int:

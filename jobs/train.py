@@ -6,8 +6,8 @@ ray job submit --working-dir . -- python jobs/train.py configs/runs/train-mobile
 
 import sys
 
-from urbandet_ray.commands.jobs import run_job
 from urbandet_ray.config import TrainConfig
+from urbandet_ray.entrypoints.script import run_job
 
 
 def main(arguments: list[str]) -> int:

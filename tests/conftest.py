@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from rays import OPEN, ray_head
 
-from urbandet_ray.storage import S3Options
+from urbandet_ray.config import StorageConfig
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -57,9 +57,9 @@ class S3Server:
     endpoint_url: str
 
     @property
-    def options(self) -> S3Options:
+    def options(self) -> StorageConfig:
         """What Storage needs to reach it."""
-        return S3Options(endpoint_url=self.endpoint_url)
+        return StorageConfig(endpoint_url=self.endpoint_url)
 
     @property
     def env(self) -> dict[str, str]:

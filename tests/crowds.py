@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from urbandet_ray.detections import Detections
-from urbandet_ray.storage.detections_table import DetectionRow, rows_to_parquet
-from urbandet_ray.storage.run_folder import Marker, RunFolder, shard_name
+from urbandet_ray.runs.detections_table import DetectionRow, rows_to_parquet
+from urbandet_ray.runs.run_folder import Marker, RunFolder, shard_name
 
 
 def row(index: int, *objects: Sequence[float], segment: str = "a") -> DetectionRow:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from drives import write_drive
 
-from urbandet_ray import __version__, cli
+from urbandet_ray import cli
+from urbandet_ray.version import __version__
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -6,17 +6,18 @@
     print(urbandet.evaluate(run.run, "s3://bucket/test").to_text())
     urbandet.make_video(run.run, "drive.mp4", fps=10)
 
-Keyword arguments are the keys of the run configs (config/runs.py, config/training.py). Importing
-the package loads none of the heavy libraries; the first call does.
+Keyword arguments are the keys of the run configs (config/inference.py, config/training.py).
+Importing the package loads none of the heavy libraries; the first call does.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from urbandet_ray.version import __version__
+
 if TYPE_CHECKING:
     from urbandet_ray.api import evaluate, export, infer, make_video, track, train
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "evaluate", "export", "infer", "make_video", "track", "train"]
 
 

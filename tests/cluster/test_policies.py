@@ -14,8 +14,8 @@ from cluster.deployment import CLUSTER, PLACEHOLDERS, REMOVED, filled, plant
 from conftest import S3Server
 
 from urbandet_ray.errors import AccessError
+from urbandet_ray.runs.lock import WriterLock
 from urbandet_ray.storage import Storage
-from urbandet_ray.storage.lock import WriterLock
 
 FILES = ("s3-policy.json", "ec2-policy.json")
 BUCKET = PLACEHOLDERS["YOUR-BUCKET"]

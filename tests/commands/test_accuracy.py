@@ -7,8 +7,8 @@ import pytest
 from drives import SquareDetector, frame_image, make_frame
 from painted import grey_example, write_records
 
-from urbandet_ray.commands.accuracy import has_labels, measure_accuracy
 from urbandet_ray.errors import InputError
+from urbandet_ray.exporting.accuracy import has_labels, measure_accuracy
 from urbandet_ray.records.images import encode_jpeg
 from urbandet_ray.records.sources import list_sources
 from urbandet_ray.records.writer import write_frames

@@ -7,11 +7,11 @@ import pytest
 from drives import write_drive
 
 import urbandet_ray
-from urbandet_ray.commands import backend
-from urbandet_ray.commands.backend import Choice, candidates
 from urbandet_ray.config import InferConfig
 from urbandet_ray.errors import ConfigError, ModelError
-from urbandet_ray.models.network import (
+from urbandet_ray.inference import backend_choice as backend
+from urbandet_ray.inference.backend_choice import Choice, candidates
+from urbandet_ray.models.network.facts import (
     Accuracy,
     NetworkFacts,
     Precision,

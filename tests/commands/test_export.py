@@ -15,11 +15,11 @@ from urbandet_ray.commands.export import export
 from urbandet_ray.errors import ConfigError, ModelError, NotFoundError
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models import odapi
-from urbandet_ray.models.loading import ModelSpec, load_detector
+from urbandet_ray.models.loader import ModelSpec, load_detector
 from urbandet_ray.models.shipped import SHIPPED_FOLDER
 from urbandet_ray.storage import Storage
 from urbandet_ray.training.odapi_model import OdApiModel
-from urbandet_ray.training.pruning import to_bfloat16
+from urbandet_ray.training.optimisation.pruning import to_bfloat16
 
 # read while tests are collected, so before any of them imports TensorFlow into this process
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")

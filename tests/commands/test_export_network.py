@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 from drives import frame_image, make_frame, write_drive
 
-from urbandet_ray.commands import export_network as module
-from urbandet_ray.commands.export_network import export_network
 from urbandet_ray.errors import ConfigError, NotFoundError
+from urbandet_ray.exporting import network_export as module
+from urbandet_ray.exporting.network_export import export_network
 from urbandet_ray.frames import Truth
-from urbandet_ray.models.network import Accuracy, NetworkFacts, Resizing, read_facts, write_facts
+from urbandet_ray.models.network.facts import (
+    Accuracy,
+    NetworkFacts,
+    Resizing,
+    read_facts,
+    write_facts,
+)
 from urbandet_ray.models.shipped import SHIPPED_FOLDER
 from urbandet_ray.records.images import encode_jpeg
 from urbandet_ray.records.writer import write_frames

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from urbandet_ray.commands.infer_job import detector_loader, make_job, make_manifest, model_spec
 from urbandet_ray.config import InferConfig
 from urbandet_ray.errors import ConfigError, ModelError
 from urbandet_ray.inference.job import InferJob
+from urbandet_ray.inference.preparation import detector_loader, make_job, make_manifest, model_spec
 from urbandet_ray.labels import STREET_LABELS
-from urbandet_ray.models.network import NetworkFacts, Resizing, write_facts
+from urbandet_ray.models.network.facts import NetworkFacts, Resizing, write_facts
 from urbandet_ray.storage import Storage
 
 

@@ -10,8 +10,9 @@ from urbandet_ray.commands.track import read_tracks, require_tracks, track, writ
 from urbandet_ray.errors import MissingExtraError, NotFoundError, RunError
 from urbandet_ray.inference import tracks as tracker
 from urbandet_ray.inference.tracks import TrackRules
-from urbandet_ray.storage import Storage, WriterLock
-from urbandet_ray.storage.run_folder import LOCK_NAME, TRACKS_NAME, RunFolder
+from urbandet_ray.runs.lock import WriterLock
+from urbandet_ray.runs.run_folder import LOCK_NAME, TRACKS_NAME, RunFolder
+from urbandet_ray.storage import Storage
 
 RULES = TrackRules()
 

@@ -21,9 +21,9 @@ from urbandet_ray.labels import STREET_LABELS
 from urbandet_ray.records.images import encode_jpeg
 from urbandet_ray.records.sources import list_sources
 from urbandet_ray.records.writer import write_frames
-from urbandet_ray.rendering.video import VideoWriter
+from urbandet_ray.rendering.video_writer import VideoWriter
+from urbandet_ray.runs.run_folder import TRACKS_NAME, RunFolder
 from urbandet_ray.storage import Storage
-from urbandet_ray.storage.run_folder import TRACKS_NAME, RunFolder
 
 FRAMES = 10
 

@@ -10,7 +10,7 @@ SHARD = {"frames": 4}
 @pytest.fixture(scope="session")
 def drives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two synthetic drives of ten frames each, as TFRecords."""
-    from urbandet_ray.records.streets import write_drives
+    from urbandet_ray.streets import write_drives
 
     folder = tmp_path_factory.mktemp("drives")
     write_drives(folder, seeds=[7, 12], frame_count=10, size_wh=(480, 320))

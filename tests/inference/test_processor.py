@@ -15,8 +15,8 @@ from urbandet_ray.inference.shards import CutRule, read_shards
 from urbandet_ray.labels import STREET_LABELS
 from urbandet_ray.records.images import decode_image
 from urbandet_ray.records.sources import list_sources
+from urbandet_ray.runs.run_folder import RunFolder
 from urbandet_ray.storage import Storage
-from urbandet_ray.storage.run_folder import RunFolder
 
 STORAGE = Storage()
 

@@ -17,8 +17,8 @@ from urbandet_ray.inference.shards import (
 )
 from urbandet_ray.inference.source_reader import pack, unpack
 from urbandet_ray.records.sources import Source, list_sources
+from urbandet_ray.runs.run_folder import Marker
 from urbandet_ray.storage import Storage
-from urbandet_ray.storage.run_folder import Marker
 
 STORAGE = Storage()
 

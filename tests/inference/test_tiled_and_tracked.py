@@ -11,8 +11,8 @@ import urbandet_ray
 from urbandet_ray.commands import infer as command
 from urbandet_ray.errors import ConfigError, MissingExtraError, RunError
 from urbandet_ray.inference import tracks as tracker
+from urbandet_ray.runs.run_folder import TRACKS_NAME, RunFolder
 from urbandet_ray.storage import Storage
-from urbandet_ray.storage.run_folder import TRACKS_NAME, RunFolder
 
 pytestmark = pytest.mark.ray
 PLAIN = {"shard": {"frames": 4}, "coco": True}

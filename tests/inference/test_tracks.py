@@ -10,9 +10,9 @@ from crowds import committed, crowd, row
 from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ConfigError, RunError
 from urbandet_ray.inference.tracks import TrackRules, track_rows, track_run
+from urbandet_ray.runs.detections_table import DetectionRow, rows_to_parquet
+from urbandet_ray.runs.run_folder import RunFolder, shard_name
 from urbandet_ray.storage import Storage
-from urbandet_ray.storage.detections_table import DetectionRow, rows_to_parquet
-from urbandet_ray.storage.run_folder import RunFolder, shard_name
 
 EVERY = TrackRules(min_hits=1)
 
@@ -211,7 +211,7 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
 
 def test_objects_of_a_synthetic_drive_keep_their_ids() -> None:
     """The renderer knows who is who: most boxes of an object carry one id."""
-    from urbandet_ray.records.streets.drive import plan_drive, render_shot
+    from urbandet_ray.streets.drive import plan_drive, render_shot
 
     drive = plan_drive(203, (240, 240))
     shots = [render_shot(drive, index).seen for index in range(25)]

@@ -13,9 +13,10 @@ import pytest
 from cluster.test_policies import Enforcing, problems
 from conftest import S3Server
 
+from urbandet_ray.config import StorageConfig
 from urbandet_ray.launch.buckets import PROBE_PREFIX, Findings, check_places, minimal_policy
 from urbandet_ray.launch.needs import Place
-from urbandet_ray.storage import S3Options, Storage
+from urbandet_ray.storage import Storage
 
 pytestmark = pytest.mark.s3
 BUCKET = "preflight"
@@ -170,7 +171,7 @@ def test_the_smallest_policy_is_enough_and_sound(enforcing: Enforcing) -> None:
     """By IAM's grammar, and by the server that enforces it."""
     assert problems(without()) == []
     enforcing.grant(without())
-    assert failures(check_places([READ, WRITE], S3Options())) == []
+    assert failures(check_places([READ, WRITE], StorageConfig())) == []
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ def test_a_missing_right_is_named(
 ) -> None:
     """Denied on that alone, it is one line for each place that needs it."""
     enforcing.grant(without(action))
-    found = check_places([READ, WRITE], S3Options())
+    found = check_places([READ, WRITE], StorageConfig())
     lines = failures(found)
     assert len(lines) == count, lines
     assert all(f"access denied: {action} on bucket" in line for line in lines)
@@ -198,7 +199,7 @@ def test_a_missing_right_is_named(
 def test_two_missing_rights_are_named_at_once(enforcing: Enforcing) -> None:
     """Put and delete are tried each for itself."""
     enforcing.grant(without("s3:PutObject", "s3:DeleteObject"))
-    (line,) = failures(check_places([WRITE], S3Options()))
+    (line,) = failures(check_places([WRITE], StorageConfig()))
     assert "s3:PutObject on" in line
     assert "s3:DeleteObject on" in line
 
@@ -217,7 +218,7 @@ def test_a_bucket_of_another_region(server: S3Server) -> None:
         "fail  s3://far-away: the bucket is in eu-central-1, the run would look for it in "
         "us-east-1: set storage.region=eu-central-1"
     )
-    there = S3Options(endpoint_url=server.endpoint_url, region="eu-central-1")
+    there = StorageConfig(endpoint_url=server.endpoint_url, region="eu-central-1")
     assert failures(check_places([place], there)) == []
     both = check_places([READ, place], server.options)
     assert failures(both) == []
@@ -271,7 +272,7 @@ def refusing(aws_test_credentials: None) -> Iterator[Refusing]:
 
 def test_an_expired_token_is_one_line(refusing: Refusing) -> None:
     """For the bucket, not for every place in it."""
-    found = check_places([READ, WRITE], S3Options(endpoint_url=refusing.url))
+    found = check_places([READ, WRITE], StorageConfig(endpoint_url=refusing.url))
     (line,) = failures(found)
     assert "the session token is expired or invalid: sign in again" in line
     assert not found.denied
@@ -280,13 +281,13 @@ def test_an_expired_token_is_one_line(refusing: Refusing) -> None:
 def test_a_wrong_clock_is_told_by_what_s3_says(refusing: Refusing) -> None:
     """Whatever else it refuses."""
     refusing.code, refusing.status, refusing.ahead_s = "RequestTimeTooSkewed", 403, 1200
-    lines = failures(check_places([READ], S3Options(endpoint_url=refusing.url)))
+    lines = failures(check_places([READ], StorageConfig(endpoint_url=refusing.url)))
     assert "this machine's clock is wrong" in lines[0]
     assert lines[1].startswith("fail  clock: 1200 s behind S3's") or "1199 s" in lines[1]
 
 
 def test_a_server_that_does_not_answer(aws_test_credentials: None) -> None:
     """One line, soon."""
-    found = check_places([READ, WRITE], S3Options(endpoint_url="http://127.0.0.1:9"))
+    found = check_places([READ, WRITE], StorageConfig(endpoint_url="http://127.0.0.1:9"))
     (line,) = failures(found)
     assert "cannot reach the server at http://127.0.0.1:9" in line

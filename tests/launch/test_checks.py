@@ -10,20 +10,20 @@ from typer.testing import CliRunner
 from urbandet_ray.cli.cluster import app
 from urbandet_ray.commands.preflight import preflight_there
 from urbandet_ray.config import EvalConfig, InferConfig, TrainConfig, VideoConfig, load_config
-from urbandet_ray.launch.checks import Check, Preflight, fail, ok
 from urbandet_ray.launch.needs import Need, Place, places_of, processes_of, results_of
-from urbandet_ray.launch.nodes import HEAD as HEAD_NAME
-from urbandet_ray.launch.nodes import GpuFacts, NodeFacts
-from urbandet_ray.launch.order import Order
-from urbandet_ray.launch.preflight import (
+from urbandet_ray.launch.node_checks import (
     check_disks,
     check_gpus,
     check_local,
     check_object_stores,
     check_sent,
 )
+from urbandet_ray.launch.nodes import HEAD as HEAD_NAME
+from urbandet_ray.launch.nodes import GpuFacts, NodeFacts
+from urbandet_ray.launch.order import Order
 from urbandet_ray.launch.room import NodeKind, check_room, fitting
 from urbandet_ray.launch.scaling import _bundle
+from urbandet_ray.launch.verdicts import Check, Preflight, fail, ok
 from urbandet_ray.launch.versions import check_packages, check_python, check_ray, read_pins
 
 HEAD = NodeKind("the head", {"memory": 1.0}, 1, 1)

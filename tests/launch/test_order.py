@@ -147,7 +147,7 @@ def test_only_the_listed_variables_travel() -> None:
     ("path", "sent"),
     [
         ("configs/runs/infer.yaml", True),
-        ("urbandet_ray/models/loading.py", True),
+        ("urbandet_ray/models/loader.py", True),
         ("urbandet_ray/records/data/x", True),
         ("models/x.tflite", False),
         ("data/waymo", False),

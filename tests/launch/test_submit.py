@@ -21,8 +21,8 @@ from urbandet_ray.commands.submit import submit
 from urbandet_ray.errors import RunError
 from urbandet_ray.launch.jobs import Jobs
 from urbandet_ray.launch.order import Order
+from urbandet_ray.runs.run_folder import RunFolder
 from urbandet_ray.storage import Storage
-from urbandet_ray.storage.run_folder import RunFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3]
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfi" + "CYEXAMPLEKEY"

@@ -7,8 +7,8 @@ import boto3
 import pytest
 
 from urbandet_ray.errors import ModelError, StorageError
-from urbandet_ray.models.loading import ModelSpec, load_detector, model_fingerprint
-from urbandet_ray.models.sources import cache_folder, local_model
+from urbandet_ray.models.loader import ModelSpec, load_detector, model_fingerprint
+from urbandet_ray.models.model_files import cache_folder, local_model
 from urbandet_ray.storage import RetryPolicy, Storage
 
 pytestmark = pytest.mark.s3

@@ -9,9 +9,9 @@ import pytest
 
 from urbandet_ray.errors import ConfigError, LabelError, MissingExtraError, ModelError
 from urbandet_ray.labels import STREET_LABELS, LabelMap
-from urbandet_ray.models.loading import ModelSpec, load_detector, model_fingerprint
+from urbandet_ray.models.loader import ModelSpec, load_detector, model_fingerprint
+from urbandet_ray.models.model_files import cache_folder, local_model, resolve_uri
 from urbandet_ray.models.shipped import SHIPPED_FOLDER
-from urbandet_ray.models.sources import cache_folder, local_model, resolve_uri
 from urbandet_ray.storage import Storage
 
 LIST = "vehicle\npedestrian\ncyclist\n"
@@ -242,7 +242,7 @@ def test_a_local_folder_above_saved_model_is_accepted(tmp_path):
 def test_importing_models_is_light():
     """The package's models load no TensorFlow, OpenCV or LiteRT until one is opened."""
     code = (
-        "import sys, urbandet_ray.models.loading; "
+        "import sys, urbandet_ray.models.loader; "
         "print([m for m in ('tensorflow', 'cv2', 'ai_edge_litert', 'ray', 'boto3') "
         "if m in sys.modules])"
     )

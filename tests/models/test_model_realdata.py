@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from urbandet_ray.labels import STREET_LABELS
-from urbandet_ray.models.loading import ModelSpec, load_detector
+from urbandet_ray.models.loader import ModelSpec, load_detector
 from urbandet_ray.storage import Storage
 
 MODELS = {

@@ -12,22 +12,22 @@ import pytest
 from drives import write_drive
 from tiny_models import tiny_ssd
 
-from urbandet_ray.commands.accuracy import measure_accuracy
 from urbandet_ray.commands.export import export
 from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ConfigError, ModelError
+from urbandet_ray.exporting.accuracy import measure_accuracy
+from urbandet_ray.exporting.conversion import write_network
+from urbandet_ray.exporting.tracing import trace_network
 from urbandet_ray.models import odapi
-from urbandet_ray.models.backends import runtimes
-from urbandet_ray.models.backends.runtimes import OnnxRuntime, computes_in
-from urbandet_ray.models.batched import trace_network
-from urbandet_ray.models.conversion import write_network
-from urbandet_ray.models.loading import ModelSpec, load_detector, model_fingerprint
-from urbandet_ray.models.network import (
+from urbandet_ray.models.loader import ModelSpec, load_detector, model_fingerprint
+from urbandet_ray.models.network import runtimes
+from urbandet_ray.models.network.facts import (
     Accuracy,
     Precision,
     Runtime,
     read_facts,
 )
+from urbandet_ray.models.network.runtimes import OnnxRuntime, computes_in
 from urbandet_ray.models.shipped import SHIPPED_FOLDER
 from urbandet_ray.records.images import encode_jpeg
 from urbandet_ray.storage import Storage

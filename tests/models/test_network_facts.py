@@ -7,10 +7,9 @@ import pytest
 from tiny_models import tiny_ssd
 
 from urbandet_ray.errors import ConfigError, ModelError
+from urbandet_ray.exporting.tracing import trace_network
 from urbandet_ray.models import odapi
-from urbandet_ray.models.backends.network import batch_size
-from urbandet_ray.models.batched import trace_network
-from urbandet_ray.models.network import (
+from urbandet_ray.models.network.facts import (
     Accuracy,
     NetworkFacts,
     Precision,
@@ -18,6 +17,7 @@ from urbandet_ray.models.network import (
     Runtime,
     check_precision,
 )
+from urbandet_ray.models.network.network_detector import batch_size
 
 # read while tests are collected, so before any of them imports TensorFlow into this process
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from urbandet_ray.commands.export import export
+from urbandet_ray.exporting.tracing import _preparing
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models import odapi
-from urbandet_ray.models.batched import _preparing
-from urbandet_ray.models.loading import ModelSpec, load_detector
+from urbandet_ray.models.loader import ModelSpec, load_detector
 from urbandet_ray.storage import Storage
 from urbandet_ray.training.odapi_model import OdApiModel
 

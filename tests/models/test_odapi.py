@@ -15,10 +15,10 @@ from urbandet_ray.errors import ConfigError, MissingExtraError, ModelError, NotF
 from urbandet_ray.evaluation import FrameResult, evaluate
 from urbandet_ray.labels import STREET_LABELS, LabelMap
 from urbandet_ray.models import odapi
-from urbandet_ray.models.loading import ModelSpec, load_detector
+from urbandet_ray.models.loader import ModelSpec, load_detector
 from urbandet_ray.models.shipped import SHIPPED_FOLDER, shipped_model_path
-from urbandet_ray.records.streets import render_drive
 from urbandet_ray.storage import Storage
+from urbandet_ray.streets import render_drive
 from urbandet_ray.training.odapi_model import OdApiModel
 
 # read while tests are collected, so before any of them imports TensorFlow into this process

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from urbandet_ray.models.backends.runtimes import OpenVinoRuntime
+from urbandet_ray.models.network.runtimes import OpenVinoRuntime
 
 
 @pytest.fixture

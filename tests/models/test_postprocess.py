@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import tiny_ssd
 
-from urbandet_ray.models import odapi, postprocess, suppression
-from urbandet_ray.models.postprocess import (
+from urbandet_ray.models import odapi
+from urbandet_ray.models.network import postprocess, suppression
+from urbandet_ray.models.network.postprocess import (
     UNIT_WINDOW,
     Found,
     PostProcess,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from urbandet_ray.errors import ConfigError, ModelError
-from urbandet_ray.models.postprocess import PostProcess, detect_from_raw, suppress
+from urbandet_ray.models.network.postprocess import PostProcess, detect_from_raw, suppress
 
 LIMITS: dict[str, Any] = {"score_min": 0.1, "iou_max": 0.5, "max_per_class": 100, "max_total": 100}
 RULES = PostProcess(score_converter="identity", background=False, **LIMITS)

@@ -5,7 +5,7 @@ import pytest
 
 from urbandet_ray.errors import LabelError, ModelError
 from urbandet_ray.labels import STREET_LABELS
-from urbandet_ray.models.loading import ModelSpec, load_detector, model_fingerprint
+from urbandet_ray.models.loader import ModelSpec, load_detector, model_fingerprint
 from urbandet_ray.storage import Storage
 
 pytestmark = pytest.mark.train

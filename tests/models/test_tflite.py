@@ -9,7 +9,7 @@ from urbandet_ray.models.backends.answers import AnswerRules
 from urbandet_ray.models.backends.tflite import TfliteDetector, TfliteFile
 from urbandet_ray.models.backends.tflite_file import read_tflite_facts
 from urbandet_ray.models.classes import ClassTable, class_table, parse_model_labels
-from urbandet_ray.models.loading import ModelSpec, load_detector
+from urbandet_ray.models.loader import ModelSpec, load_detector
 from urbandet_ray.storage import Storage
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 204, 0), (0, 0, 153)

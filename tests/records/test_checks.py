@@ -9,10 +9,10 @@ import pytest
 from urbandet_ray.errors import InputError
 from urbandet_ray.frames import Frame, Truth
 from urbandet_ray.labels import STREET_LABELS
-from urbandet_ray.records.checks import validate
 from urbandet_ray.records.example import example_from_frame
 from urbandet_ray.records.example_proto import example_class
 from urbandet_ray.records.images import encode_jpeg
+from urbandet_ray.records.soundness import validate
 from urbandet_ray.records.stats import statistics
 from urbandet_ray.records.tfrecord import RecordWriter
 from urbandet_ray.records.writer import write_frames

@@ -11,9 +11,10 @@ from urbandet_ray.boxes import iou_matrix
 from urbandet_ray.labels import STREET_LABELS, LabelMap
 from urbandet_ray.records.example import frame_from_example
 from urbandet_ray.records.images import decode_image
-from urbandet_ray.records.streets import drive_frames, render_drive, write_drives
-from urbandet_ray.records.streets.canvas import OVERSAMPLING
-from urbandet_ray.records.streets.drive import (
+from urbandet_ray.records.tfrecord import read_records
+from urbandet_ray.streets import drive_frames, render_drive, write_drives
+from urbandet_ray.streets.canvas import OVERSAMPLING
+from urbandet_ray.streets.drive import (
     PLAIN_SHARE,
     SIDE_MIN_PX,
     VISIBLE_MIN,
@@ -21,7 +22,6 @@ from urbandet_ray.records.streets.drive import (
     plan_drive,
     render_shot,
 )
-from urbandet_ray.records.tfrecord import read_records
 
 SMALL = (160, 120)
 

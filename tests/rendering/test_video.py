@@ -11,7 +11,7 @@ from PIL import Image as PilImage
 from PIL import ImageSequence
 
 from urbandet_ray.errors import ConfigError, InputError, StorageError
-from urbandet_ray.rendering.video import VideoWriter, letterbox
+from urbandet_ray.rendering.video_writer import VideoWriter, letterbox
 
 
 def numbered(count: int, width: int = 64, height: int = 48) -> Iterator[np.ndarray]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from urbandet_ray.detections import Detections
 from urbandet_ray.errors import InputError
-from urbandet_ray.storage.detections_table import DetectionRow, rows_from_parquet, rows_to_parquet
+from urbandet_ray.runs.detections_table import DetectionRow, rows_from_parquet, rows_to_parquet
 
 DETECTIONS = Detections.of([(1.5, 2, 30, 40), (5, 6, 7, 8)], [0.9, 0.25], [1, 4], [17, 2**40])
 ROWS = [

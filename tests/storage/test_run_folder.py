@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from urbandet_ray.errors import NotFoundError, RunError
+from urbandet_ray.runs.run_folder import Marker, RunFolder, unfinished_sources
 from urbandet_ray.storage import Storage
-from urbandet_ray.storage.run_folder import Marker, RunFolder, unfinished_sources
 
 MANIFEST = {"fingerprint": {"model": "m", "settings": "s", "input": "i"}}
 MARKER = Marker("a-00000000", "a", 0, 0, 4, 0, 100, False, 4, 9, 0)

@@ -10,8 +10,9 @@ from pathlib import Path
 import boto3
 import pytest
 
+from urbandet_ray.config import StorageConfig
 from urbandet_ray.errors import AccessError, ConflictError, NotFoundError, StorageError
-from urbandet_ray.storage import S3Options, Storage
+from urbandet_ray.storage import Storage
 
 pytestmark = pytest.mark.s3
 
@@ -157,7 +158,7 @@ def test_copies_large_files(storage: Storage, bucket: str, tmp_path: Path) -> No
 
 def test_anonymous_reads_what_is_public(s3_server, storage: Storage, bucket: str) -> None:
     """Unsigned requests read a public file, and say that they are anonymous where refused."""
-    anonymous = Storage(S3Options(endpoint_url=s3_server.endpoint_url, anonymous=True))
+    anonymous = Storage(StorageConfig(endpoint_url=s3_server.endpoint_url, anonymous=True))
     for name in ("open", "closed"):
         storage.write_bytes(f"{bucket}/{name}", b"x")
     client = boto3.client("s3", endpoint_url=s3_server.endpoint_url)

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from urbandet_ray.config import StorageConfig
 from urbandet_ray.errors import AccessError, ConflictError, NotFoundError, StorageError
-from urbandet_ray.storage import RetryPolicy, S3Options, Storage
+from urbandet_ray.storage import RetryPolicy, Storage
 
 pytestmark = pytest.mark.s3
 
@@ -103,7 +104,7 @@ class ScriptedServer:
     ) -> Storage:
         """A storage whose requests get these answers."""
         self.script[:], self.requests[:] = script, []
-        return Storage(S3Options(endpoint_url=self.url, **options), retries)
+        return Storage(StorageConfig(endpoint_url=self.url, **options), retries)
 
     def close(self) -> None:
         self._server.shutdown()
@@ -135,7 +136,7 @@ def large(s3_server) -> tuple[str, bytes]:
 
 def _through(opened: contextlib.ExitStack, proxy: CuttingProxy) -> Storage:
     opened.callback(proxy.close)
-    return Storage(S3Options(endpoint_url=proxy.url), QUICK)
+    return Storage(StorageConfig(endpoint_url=proxy.url), QUICK)
 
 
 def test_goes_on_where_a_connection_broke(s3_server, opened, large: tuple[str, bytes]) -> None:
@@ -155,7 +156,7 @@ def test_goes_on_where_a_connection_fell_silent(
     proxy = CuttingProxy(s3_server.endpoint_url, [900_000], hang=True)
     opened.callback(proxy.close)
     quick = RetryPolicy(attempts=3, base_s=0.01, boto_attempts=1, read_timeout_s=0.5)
-    assert Storage(S3Options(endpoint_url=proxy.url), quick).read_bytes(uri) == content
+    assert Storage(StorageConfig(endpoint_url=proxy.url), quick).read_bytes(uri) == content
 
 
 def test_gives_up_when_it_keeps_breaking(s3_server, opened, large: tuple[str, bytes]) -> None:
@@ -340,7 +341,7 @@ def test_an_unreachable_server(aws_test_credentials: None) -> None:
     """A refused connection names the endpoint, without the password in its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    options = S3Options(endpoint_url=f"http://user:secret@127.0.0.1:{port}")
+    options = StorageConfig(endpoint_url=f"http://user:secret@127.0.0.1:{port}")
     with pytest.raises(StorageError, match=rf"cannot reach .* http://127.0.0.1:{port}") as told:
         Storage(options, QUICK).read_bytes("s3://bucket/key")
     assert "secret" not in str(told.value)
@@ -349,6 +350,6 @@ def test_an_unreachable_server(aws_test_credentials: None) -> None:
 def test_options_that_make_no_sense(aws_test_credentials: None) -> None:
     """A malformed endpoint is the user's mistake, not a traceback."""
     with pytest.raises(StorageError, match=r"s3://bucket/key cannot be asked for: .*nonsense"):
-        Storage(S3Options(endpoint_url="nonsense")).read_bytes("s3://bucket/key")
+        Storage(StorageConfig(endpoint_url="nonsense")).read_bytes("s3://bucket/key")
     with pytest.raises(ValueError, match="at least one attempt is needed"):
         RetryPolicy(attempts=0)

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from urbandet_ray.errors import RunError
-from urbandet_ray.storage import Storage, WriterLock
-from urbandet_ray.storage.lock import Owner
+from urbandet_ray.runs.lock import Owner, WriterLock
+from urbandet_ray.storage import Storage
 
 Place = tuple[Storage, str]
 QUICK = {"heartbeat_s": 0.1, "stale_after_s": 0.6}
@@ -103,8 +103,9 @@ def test_a_writer_killed_for_real_is_replaced(place: Place) -> None:
     """SIGKILL leaves the file behind; the next writer finds the process gone."""
     storage, uri = place
     program = (
-        "import sys; from urbandet_ray.storage import *\n"
-        "storage = Storage(S3Options(endpoint_url=sys.argv[2] or None))\n"
+        "import sys; from urbandet_ray.config import StorageConfig\n"
+        "from urbandet_ray.runs.lock import WriterLock; from urbandet_ray.storage import Storage\n"
+        "storage = Storage(StorageConfig(endpoint_url=sys.argv[2] or None))\n"
         "lock = WriterLock(storage, sys.argv[1], 'x')\n"
         "lock.__enter__(); print('held', flush=True); input()"
     )

@@ -14,8 +14,14 @@ from painted import CLASSES, COLOURS, paint, random_boxes
 from urbandet_ray.boxes import boxes_from_yxyx_norm, boxes_to_yxyx_norm
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.models.odapi import open_odapi
-from urbandet_ray.training.augment.cut_out import FILL
-from urbandet_ray.training.augmentation import Augmentation, CutOut, Mixup, Mosaic, augmentation
+from urbandet_ray.training.augmentation.cut_out import FILL
+from urbandet_ray.training.augmentation.presets import (
+    Augmentation,
+    CutOut,
+    Mixup,
+    Mosaic,
+    augmentation,
+)
 
 pytestmark = pytest.mark.train
 

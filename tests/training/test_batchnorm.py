@@ -8,7 +8,7 @@ import pytest
 
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.models.odapi import open_odapi
-from urbandet_ray.training.batchnorm import reestimate, set_mode, settled
+from urbandet_ray.training.optimisation.batchnorm import reestimate, set_mode, settled
 
 pytestmark = pytest.mark.train
 

@@ -14,15 +14,15 @@ from urbandet_ray.records.example_proto import example_class
 from urbandet_ray.records.images import encode_jpeg, encode_png
 from urbandet_ray.records.sources import list_sources
 from urbandet_ray.storage import Storage
-from urbandet_ray.training.augmentation import Augmentation, augmentation
-from urbandet_ray.training.input import (
+from urbandet_ray.training.augmentation.presets import Augmentation, augmentation
+from urbandet_ray.training.data.batches import (
     augmented_images,
     decode_example,
     train_dataset,
     validation_dataset,
 )
-from urbandet_ray.training.record_index import RecordIndex, build_index, share_of_worker
-from urbandet_ray.training.sampler import Sampler
+from urbandet_ray.training.data.record_index import RecordIndex, build_index, share_of_worker
+from urbandet_ray.training.data.sampler import Sampler
 
 pytestmark = pytest.mark.train
 

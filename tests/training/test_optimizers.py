@@ -8,8 +8,13 @@ import pytest
 
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.models.odapi import open_odapi
-from urbandet_ray.training.optimizers import clip, loss_scaled, make_optimizer, trainable
-from urbandet_ray.training.step import make_step
+from urbandet_ray.training.optimisation.optimizers import (
+    clip,
+    loss_scaled,
+    make_optimizer,
+    trainable,
+)
+from urbandet_ray.training.optimisation.step import make_step
 
 pytestmark = pytest.mark.train
 

@@ -171,8 +171,8 @@ def test_detections_keep_the_contract(centre_net: Any, batch: Any) -> None:
 def test_it_finds_the_boxes_that_it_was_shown(centre_net: Any, batch: Any) -> None:
     """The trainer's own step on one batch; before it, the boxes are not found."""
     from urbandet_ray.models.odapi import open_odapi
-    from urbandet_ray.training.optimizers import make_optimizer
-    from urbandet_ray.training.step import make_step
+    from urbandet_ray.training.optimisation.optimizers import make_optimizer
+    from urbandet_ray.training.optimisation.step import make_step
 
     tf = open_odapi().tf
     tf.random.set_seed(1)

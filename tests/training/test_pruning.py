@@ -7,7 +7,7 @@ import pytest
 
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.models.odapi import open_odapi
-from urbandet_ray.training.pruning import (
+from urbandet_ray.training.optimisation.pruning import (
     EVERY_STEPS,
     make_pruner,
     mask_of,

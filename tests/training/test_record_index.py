@@ -18,9 +18,9 @@ from urbandet_ray.records.example import example_from_frame
 from urbandet_ray.records.images import encode_png
 from urbandet_ray.records.sources import list_sources
 from urbandet_ray.storage import Storage
-from urbandet_ray.training import record_scan
-from urbandet_ray.training.record_index import RecordIndex, build_index, share_of_worker
-from urbandet_ray.training.record_scan import Checks
+from urbandet_ray.training.data import record_scan
+from urbandet_ray.training.data.record_index import RecordIndex, build_index, share_of_worker
+from urbandet_ray.training.data.record_scan import Checks
 
 EXAMPLES = [grey_example(level, [1 + level % 3]) for level in range(20)]
 
@@ -108,7 +108,7 @@ def test_more_files_than_are_kept_open_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files are closed behind the ones read last."""
-    monkeypatch.setattr("urbandet_ray.training.record_index._OPEN_FILES", 2)
+    monkeypatch.setattr("urbandet_ray.training.data.record_index._OPEN_FILES", 2)
     write_files(tmp_path, [1] * 5)
     index = index_of(tmp_path)
     open_before = sum(1 for _ in Path("/proc/self/fd").iterdir())

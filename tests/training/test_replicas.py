@@ -18,11 +18,11 @@ import json
 import sys
 import numpy as np
 from urbandet_ray.models.odapi import open_odapi
-from urbandet_ray.training.averaging import make_average
-from urbandet_ray.training.batchnorm import reestimate
-from urbandet_ray.training.optimizers import loss_scaled, make_optimizer
-from urbandet_ray.training.pruning import make_pruner, stored_layers, stored_weights
-from urbandet_ray.training.step import make_forward, make_step
+from urbandet_ray.training.optimisation.averaging import make_average
+from urbandet_ray.training.optimisation.batchnorm import reestimate
+from urbandet_ray.training.optimisation.optimizers import loss_scaled, make_optimizer
+from urbandet_ray.training.optimisation.pruning import make_pruner, stored_layers, stored_weights
+from urbandet_ray.training.optimisation.step import make_forward, make_step
 
 tf = open_odapi().tf
 halves = [tf.config.LogicalDeviceConfiguration()] * 2

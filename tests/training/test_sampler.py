@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from urbandet_ray.errors import InputError
-from urbandet_ray.training.sampler import Sampler, repeat_factors
+from urbandet_ray.training.data.sampler import Sampler, repeat_factors
 
 
 @settings(max_examples=40)

@@ -6,7 +6,12 @@ import pytest
 
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.models.odapi import parse_pipeline_config
-from urbandet_ray.training.schedules import KINDS, Plateau, config_schedule, make_schedule
+from urbandet_ray.training.optimisation.schedules import (
+    KINDS,
+    Plateau,
+    config_schedule,
+    make_schedule,
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from urbandet_ray.models.odapi import open_odapi
-from urbandet_ray.training.optimizers import make_optimizer
-from urbandet_ray.training.step import make_step
+from urbandet_ray.training.optimisation.optimizers import make_optimizer
+from urbandet_ray.training.optimisation.step import make_step
 
 pytestmark = pytest.mark.train
 

@@ -97,7 +97,7 @@ def test_the_trained_model_exports_and_answers(finished: Path, tmp_path: Path) -
     import numpy as np
 
     from urbandet_ray.commands.export import export
-    from urbandet_ray.models.loading import ModelSpec, load_detector
+    from urbandet_ray.models.loader import ModelSpec, load_detector
     from urbandet_ray.storage import Storage
 
     report = export(str(finished), out=str(tmp_path / "export"), storage=Storage())
@@ -130,7 +130,7 @@ def test_records_and_run_folder_on_s3(records: Path, s3_server: S3Server, tmp_pa
 def test_a_pruned_run_exports_the_zeros_that_it_reports(records: Path, tmp_path: Path) -> None:
     """In the averaged weights too, rounded or not; a best mAP of before the full sparsity does not
     count."""
-    from urbandet_ray.training.pruning import stored_weights
+    from urbandet_ray.training.optimisation.pruning import stored_weights
 
     run = tmp_path / "run"
     finish(start(settings(records, run, **{"prune.sparsity": 0.6, "evaluation.every": 6})))

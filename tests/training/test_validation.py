@@ -7,7 +7,7 @@ from drives import make_frame, square_of
 from urbandet_ray.labels import STREET_LABELS
 from urbandet_ray.records.example import example_from_frame
 from urbandet_ray.training.board import sides_found
-from urbandet_ray.training.validation import (
+from urbandet_ray.training.data.validation import (
     detect_share,
     frame_results,
     read_validation_set,

@@ -5,9 +5,9 @@ import pytest
 
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.models.odapi import open_odapi
-from urbandet_ray.training.averaging import make_average
-from urbandet_ray.training.batchnorm import kept_averages, reestimate, set_mode
-from urbandet_ray.training.pruning import (
+from urbandet_ray.training.optimisation.averaging import make_average
+from urbandet_ray.training.optimisation.batchnorm import kept_averages, reestimate, set_mode
+from urbandet_ray.training.optimisation.pruning import (
     make_pruner,
     mask_of,
     report_text,

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from urbandet_ray import __version__
 from urbandet_ray.cli import (
     bench,
     cluster,
@@ -19,6 +18,7 @@ from urbandet_ray.cli import (
     training,
 )
 from urbandet_ray.errors import UrbandetError
+from urbandet_ray.version import __version__
 
 app = typer.Typer(
     help="Object detection on urban drives: records in, detections, mAP and the video out.",

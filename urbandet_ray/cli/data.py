@@ -31,9 +31,9 @@ def validate(
     s3_anonymous: Anonymous = None,
 ) -> None:
     """Read and decode everything; list what is broken. Exit code 3: something is."""
-    from urbandet_ray.commands.access import read_labels
     from urbandet_ray.commands.display import count_progress
-    from urbandet_ray.records.checks import validate as check
+    from urbandet_ray.label_files import read_labels
+    from urbandet_ray.records.soundness import validate as check
 
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
     with count_progress("files") as progress:
@@ -51,8 +51,8 @@ def stats(
     s3_anonymous: Anonymous = None,
 ) -> None:
     """Counts, class balance and box sizes."""
-    from urbandet_ray.commands.access import read_labels
     from urbandet_ray.commands.display import count_progress
+    from urbandet_ray.label_files import read_labels
     from urbandet_ray.records.stats import statistics
 
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
@@ -72,8 +72,8 @@ def show(
     s3_anonymous: Anonymous = None,
 ) -> None:
     """A contact sheet with the labels drawn, frames spread over the whole input."""
-    from urbandet_ray.commands.access import read_labels
     from urbandet_ray.commands.data import write_contact_sheet
+    from urbandet_ray.label_files import read_labels
 
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
     shown = write_contact_sheet(records, out, count, read_labels(labels, storage), storage)
@@ -90,7 +90,7 @@ def synth(
     height: Annotated[int, typer.Option(min=160, max=2160)] = 640,
 ) -> None:
     """Synthetic street drives with exact boxes; the same seed gives the same bytes."""
-    from urbandet_ray.records.streets import write_drives
+    from urbandet_ray.streets import write_drives
 
     write_drives(
         out,

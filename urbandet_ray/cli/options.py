@@ -70,6 +70,7 @@ def load(kind: Any, path: Path | None, values: dict[str, Any], settings: list[st
 
 def open_storage(endpoint: str | None, region: str | None, anonymous: bool | None) -> Any:
     """The storage that the S3 options ask for."""
-    from urbandet_ray.storage import S3Options, Storage
+    from urbandet_ray.config import StorageConfig
+    from urbandet_ray.storage import Storage
 
-    return Storage(S3Options(region=region, endpoint_url=endpoint, anonymous=bool(anonymous)))
+    return Storage(StorageConfig(region=region, endpoint_url=endpoint, anonymous=bool(anonymous)))

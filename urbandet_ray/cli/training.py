@@ -185,8 +185,8 @@ def preview(
     s3_anonymous: Anonymous = None,
 ) -> None:
     """A contact sheet: frames as they are, and what training would see of them."""
-    from urbandet_ray.commands.access import read_labels
     from urbandet_ray.commands.augment import preview as work
+    from urbandet_ray.label_files import read_labels
 
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
     shown = work(

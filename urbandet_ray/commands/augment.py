@@ -17,12 +17,12 @@ from urbandet_ray.records.images import encode_png
 from urbandet_ray.records.sources import Source, list_sources, read_source
 from urbandet_ray.reports.contact_sheet import contact_sheet
 from urbandet_ray.storage import Storage
-from urbandet_ray.training.augmentation import Augmentation, augmentation
+from urbandet_ray.training.augmentation.presets import Augmentation, augmentation
+from urbandet_ray.training.data.batches import augmented_images
+from urbandet_ray.training.data.record_index import share_of_worker
+from urbandet_ray.training.data.record_scan import Checks, check_record
+from urbandet_ray.training.data.sampler import Sampler
 from urbandet_ray.training.doctor.source import parse_pipeline
-from urbandet_ray.training.input import augmented_images
-from urbandet_ray.training.record_index import share_of_worker
-from urbandet_ray.training.record_scan import Checks, check_record
-from urbandet_ray.training.sampler import Sampler
 
 DEFAULT_SIZE = 640
 _COLUMNS = 4
@@ -49,7 +49,7 @@ def preview(
     Args:
         records_uri: TFRecords with labels; frames are taken from files spread over them.
         out_png: local or s3://.
-        choice: a preset or options (training/augmentation.py).
+        choice: a preset or options (training/augmentation/presets.py).
         labels: names of the records' class ids.
         storage: reads and writes.
         pipeline: pipeline.config whose own list `config` means, and whose resizer gives the size.

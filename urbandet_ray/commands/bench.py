@@ -18,12 +18,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from urbandet_ray.commands.access import make_storage, read_labels
-from urbandet_ray.commands.accuracy import has_labels
-from urbandet_ray.commands.backend import candidates, choose_backend
 from urbandet_ray.commands.evaluate import evaluate
 from urbandet_ray.commands.export import MARKER
-from urbandet_ray.commands.infer_job import (
+from urbandet_ray.config import EvalConfig, InferConfig
+from urbandet_ray.errors import ConfigError, InputError, NotFoundError
+from urbandet_ray.exporting.accuracy import has_labels
+from urbandet_ray.inference.backend_choice import candidates, choose_backend
+from urbandet_ray.inference.job import STAGES, InferJob, ShardSummary
+from urbandet_ray.inference.pipeline import RunResult, run_inference
+from urbandet_ray.inference.preparation import (
     detector_loader,
     make_job,
     make_manifest,
@@ -31,21 +34,18 @@ from urbandet_ray.commands.infer_job import (
     model_spec,
     with_absolute_places,
 )
-from urbandet_ray.commands.tables import text_table
-from urbandet_ray.config import EvalConfig, InferConfig
-from urbandet_ray.errors import ConfigError, InputError, NotFoundError
-from urbandet_ray.inference.job import STAGES, InferJob, ShardSummary
-from urbandet_ray.inference.pipeline import RunResult, run_inference
 from urbandet_ray.inference.session import ray_session
 from urbandet_ray.inference.shards import fitting_rule
-from urbandet_ray.models.backends.runtimes import computes_in
-from urbandet_ray.models.network import is_network, read_facts
-from urbandet_ray.models.sources import local_model, model_files, resolve_uri
+from urbandet_ray.label_files import read_labels
+from urbandet_ray.models.model_files import local_model, model_files, resolve_uri
+from urbandet_ray.models.network.facts import is_network, read_facts
+from urbandet_ray.models.network.runtimes import computes_in
 from urbandet_ray.records.images import encode_png
 from urbandet_ray.records.sources import Source, list_sources
 from urbandet_ray.reports.stage_bars import stage_bars
+from urbandet_ray.runs.run_folder import to_json
 from urbandet_ray.storage import Storage, join_uri
-from urbandet_ray.storage.run_folder import to_json
+from urbandet_ray.tables import text_table
 
 Say = Callable[[str], None]
 
@@ -202,7 +202,7 @@ class _ModelRun:
         model = config.model.model_copy(update={"uri": uri})
         update = {"model": model, "output": str(scratch / "choice")}
         self._config = config = with_absolute_places(config.model_copy(update=update))
-        self._storage = make_storage(config.storage)
+        self._storage = Storage(config.storage)
         self._labels = read_labels(config.labels, self._storage)
         self._sources = list_sources(config.input, self._storage)
         self._batch_size = config.batch_size or 1

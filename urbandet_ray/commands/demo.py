@@ -12,7 +12,7 @@ from urbandet_ray.commands.evaluate import evaluate
 from urbandet_ray.commands.infer import infer
 from urbandet_ray.commands.video import make_video
 from urbandet_ray.config import EvalConfig, InferConfig, VideoConfig
-from urbandet_ray.records.streets import write_drives
+from urbandet_ray.streets import write_drives
 
 SEED = 33
 """Not among the detector's training drives (models/shipped/CARD.md)."""

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from urbandet_ray.commands.access import labels_of, make_storage
 from urbandet_ray.config import EvalConfig
 from urbandet_ray.errors import InputError
 from urbandet_ray.evaluation import FrameResult, Metrics
 from urbandet_ray.evaluation import evaluate as measure
+from urbandet_ray.label_files import labels_of
 from urbandet_ray.records.sources import Source, list_sources, read_source
+from urbandet_ray.runs.detections_table import DetectionRow
+from urbandet_ray.runs.run_folder import Marker, RunFolder, chains, to_json
 from urbandet_ray.storage import Storage, join_uri
-from urbandet_ray.storage.detections_table import DetectionRow
-from urbandet_ray.storage.run_folder import Marker, RunFolder, chains, to_json
 
 HONEST_SCORE_MIN = 0.05
 """A run that dropped detections above this cannot show its whole precision-recall curve."""
@@ -41,7 +41,7 @@ def evaluate(config: EvalConfig) -> EvalReport:
     Raises:
         InputError: the truth does not belong to the run, or carries no labels.
     """
-    storage = make_storage(config.storage)
+    storage = Storage(config.storage)
     folder = RunFolder(config.run, storage)
     manifest = folder.manifest()
     table = chains(folder.finished_markers())

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from urbandet_ray.commands.export_network import export_network
 from urbandet_ray.errors import ConfigError, ModelError, NotFoundError, StorageError
+from urbandet_ray.exporting.network_export import export_network
 from urbandet_ray.labels import LabelMap
-from urbandet_ray.models.network import (
+from urbandet_ray.models.network.facts import (
     PRECISIONS,
     Accuracy,
     Precision,
@@ -28,7 +28,7 @@ from urbandet_ray.models.odapi import (
 )
 from urbandet_ray.storage import Storage, join_uri
 from urbandet_ray.storage.uris import parse_uri
-from urbandet_ray.training.pruning import round_checkpoint, round_tflite
+from urbandet_ray.training.optimisation.pruning import round_checkpoint, round_tflite
 
 Format = Literal["stock", "stock-tflite", "savedmodel", "openvino", "onnx", "tflite"]
 STOCK: dict[str, tuple[Precision, ...]] = {
@@ -104,7 +104,7 @@ def export(
         checkpoint: which of the run's.
         format: stock is the OD API's SavedModel (any of its tools takes it, an image a call),
             stock-tflite its TFLite file (SSDs alone); the others are networks for batches, whose
-            post-processing is ours (models/network.py).
+            post-processing is ours (models/network/facts.py).
         precision: f32 as trained. Of a network, what it computes in (PRECISIONS there). Of a stock
             export, bf16 rounds the weights and stores them as float32, so that whatever runs the
             one runs the other (deflated it takes about half); fp16 stores halves.

@@ -7,9 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 
-from urbandet_ray.commands.access import make_storage, read_labels
-from urbandet_ray.commands.backend import choose_backend, keep_choice
-from urbandet_ray.commands.infer_job import (
+from urbandet_ray.commands.track import TrackReport, rules_of, write_tracks
+from urbandet_ray.config import InferConfig
+from urbandet_ray.errors import ConfigError
+from urbandet_ray.inference.backend_choice import choose_backend, keep_choice
+from urbandet_ray.inference.job import InferJob, ShardSummary
+from urbandet_ray.inference.pipeline import RunResult, run_inference
+from urbandet_ray.inference.preparation import (
     detector_loader,
     make_job,
     make_manifest,
@@ -17,24 +21,21 @@ from urbandet_ray.commands.infer_job import (
     model_spec,
     with_absolute_places,
 )
-from urbandet_ray.commands.track import TrackReport, rules_of, write_tracks
-from urbandet_ray.config import InferConfig
-from urbandet_ray.errors import ConfigError
-from urbandet_ray.inference.job import InferJob, ShardSummary
-from urbandet_ray.inference.pipeline import RunResult, run_inference
 from urbandet_ray.inference.progress import Progress
 from urbandet_ray.inference.session import ray_session
 from urbandet_ray.inference.shards import fitting_rule
 from urbandet_ray.inference.tracks import tracker_version
+from urbandet_ray.label_files import read_labels
 from urbandet_ray.records.sources import Source, list_sources
-from urbandet_ray.storage import WriterLock
-from urbandet_ray.storage.run_folder import (
+from urbandet_ray.runs.lock import WriterLock
+from urbandet_ray.runs.run_folder import (
     LOCK_NAME,
     TRACKS_NAME,
     RunFolder,
     to_json,
     unfinished_sources,
 )
+from urbandet_ray.storage import Storage
 
 OK, FAILED, DEAD_LETTERS = 0, 1, 3
 """Exit codes: all done; failed; all done but for dead letters."""
@@ -93,7 +94,7 @@ def infer(
     """
     config = with_absolute_places(config)
     _check(config)
-    storage = make_storage(config.storage)
+    storage = Storage(config.storage)
     labels = read_labels(config.labels, storage)
     sources = list_sources(config.input, storage)
     choice = None
@@ -149,7 +150,7 @@ def _finish(config: InferConfig, job: InferJob, check: Callable[[], None]) -> Tr
     if config.track.enabled:
         tracks = write_tracks(folder, rules_of(config.track), check)
     if config.coco:
-        from urbandet_ray.commands.coco import write_coco
+        from urbandet_ray.evaluation.results_file import write_coco
 
         write_coco(folder, job.labels)
     return tracks

@@ -7,12 +7,10 @@ import platform
 import shlex
 from typing import TYPE_CHECKING
 
-from urbandet_ray.commands.access import make_storage
-from urbandet_ray.config import TrainConfig
+from urbandet_ray.config import StorageConfig, TrainConfig
 from urbandet_ray.errors import ConfigError, MissingExtraError, UrbandetError
 from urbandet_ray.inference.session import ray_session, store_mb
 from urbandet_ray.launch.buckets import minimal_policy
-from urbandet_ray.launch.checks import Check, Preflight, fail, joined, ok, warn
 from urbandet_ray.launch.needs import (
     gpus_compute,
     local_places,
@@ -20,6 +18,15 @@ from urbandet_ray.launch.needs import (
     places_of,
     processes_of,
     remote_places,
+)
+from urbandet_ray.launch.node_checks import (
+    check_answers,
+    check_buckets,
+    check_disks,
+    check_gpus,
+    check_local,
+    check_object_stores,
+    check_sent,
 )
 from urbandet_ray.launch.nodes import NodeFacts, look_everywhere, look_here, node_kinds
 from urbandet_ray.launch.order import (
@@ -29,18 +36,10 @@ from urbandet_ray.launch.order import (
     check_secrets,
     check_working_dir,
 )
-from urbandet_ray.launch.preflight import (
-    check_answers,
-    check_buckets,
-    check_disks,
-    check_gpus,
-    check_local,
-    check_object_stores,
-    check_sent,
-)
 from urbandet_ray.launch.room import NodeKind, check_room
+from urbandet_ray.launch.verdicts import Check, Preflight, fail, joined, ok, warn
 from urbandet_ray.launch.versions import check_packages, check_python, check_ray
-from urbandet_ray.storage import S3Options, Storage, is_remote
+from urbandet_ray.storage import Storage, is_remote
 
 if TYPE_CHECKING:
     from urbandet_ray.launch.jobs import Jobs
@@ -148,8 +147,8 @@ def _look(config: RunConfig, address: str | None) -> tuple[list[NodeFacts], list
     return [here], room
 
 
-def _options(config: RunConfig) -> S3Options:
-    return make_storage(config.storage).s3
+def _options(config: RunConfig) -> StorageConfig:
+    return config.storage
 
 
 def _cache(config: RunConfig) -> str:
@@ -171,7 +170,7 @@ def _check_nodes(config: RunConfig, nodes: list[NodeFacts], *, readable: bool) -
 
 def _data_bytes(config: RunConfig) -> int:
     """Records that are copied to every node: those of a training, where they are on S3."""
-    storage = make_storage(config.storage)
+    storage = Storage(config.storage)
     return sum(
         info.size_bytes
         for place in places_of(config)
@@ -184,7 +183,7 @@ def _ask_doctor(config: TrainConfig) -> list[Check]:
     """The doctor's findings, as the run itself will get them."""
     from urbandet_ray.training.planning import plan_run
 
-    storage: Storage = make_storage(config.storage)
+    storage: Storage = Storage(config.storage)
     try:
         findings = plan_run(config, storage).findings
     except MissingExtraError as error:

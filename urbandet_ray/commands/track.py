@@ -10,9 +10,10 @@ from typing import Any
 from urbandet_ray.config import TrackConfig
 from urbandet_ray.errors import NotFoundError
 from urbandet_ray.inference.tracks import TrackRules, track_run, tracker_version
-from urbandet_ray.storage import Storage, WriterLock
-from urbandet_ray.storage.detections_table import rows_to_parquet
-from urbandet_ray.storage.run_folder import LOCK_NAME, TRACKS_NAME, RunFolder, to_json
+from urbandet_ray.runs.detections_table import rows_to_parquet
+from urbandet_ray.runs.lock import WriterLock
+from urbandet_ray.runs.run_folder import LOCK_NAME, TRACKS_NAME, RunFolder, to_json
+from urbandet_ray.storage import Storage
 
 
 @dataclass(frozen=True)

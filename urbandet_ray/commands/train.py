@@ -8,18 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from urbandet_ray import __version__
-from urbandet_ray.commands.access import make_storage, place
 from urbandet_ray.config.training import TrainConfig
 from urbandet_ray.errors import ConfigError, NotFoundError
 from urbandet_ray.inference.session import ray_session
-from urbandet_ray.storage import Storage, WriterLock, join_uri
-from urbandet_ray.storage.run_folder import LOCK_NAME, RunFolder, to_json
+from urbandet_ray.runs.lock import WriterLock
+from urbandet_ray.runs.run_folder import LOCK_NAME, RunFolder, to_json
+from urbandet_ray.storage import Storage, absolute_uri, join_uri
 from urbandet_ray.training.checkpoints import BEST, LAST, STATE_NAME
 from urbandet_ray.training.doctor.findings import Finding
 from urbandet_ray.training.plan import DONE_NAME, LABELS_NAME, PIPELINE_NAME, TrainPlan
 from urbandet_ray.training.planning import Planned, plan_run
 from urbandet_ray.training.trainer import run_workers
+from urbandet_ray.version import __version__
 
 _SAME_RUN_WITHOUT = {"output", "cache", "doctor", "ray", "storage", "workers", "checkpoint"}
 """Settings that a resume may change: they decide how it is trained, not what."""
@@ -73,7 +73,7 @@ def train(
         UrbandetError: what is wrong, and what to do.
     """
     config = _with_absolute_places(config)
-    storage = make_storage(config.storage)
+    storage = Storage(config.storage)
     planned = plan_run(config, storage)
     on_findings(planned.findings)
     _refuse_errors(planned, config)
@@ -105,13 +105,13 @@ def train(
 def _with_absolute_places(config: TrainConfig) -> TrainConfig:
     """Local paths as every process of this machine sees them."""
     fixed = {
-        name: place(value)
+        name: absolute_uri(value)
         for name in ("output", "data", "labels", "cache")
         if (value := getattr(config, name)) is not None
     }
     fine_tune = config.fine_tune
     if fine_tune.checkpoint and "/" in fine_tune.checkpoint:
-        fine_tune = fine_tune.model_copy(update={"checkpoint": place(fine_tune.checkpoint)})
+        fine_tune = fine_tune.model_copy(update={"checkpoint": absolute_uri(fine_tune.checkpoint)})
     return config.model_copy(update={**fixed, "fine_tune": fine_tune})
 
 

@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from urbandet_ray.commands.access import labels_of, make_storage
 from urbandet_ray.commands.track import require_tracks
 from urbandet_ray.config import VideoConfig
 from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ConfigError, InputError, NotFoundError
 from urbandet_ray.frames import Frame, Image
+from urbandet_ray.label_files import labels_of
 from urbandet_ray.records.images import decode_frame, decode_image
 from urbandet_ray.records.sources import list_sources, read_source
 from urbandet_ray.rendering.annotate import Annotator
 from urbandet_ray.rendering.compare import side_by_side
 from urbandet_ray.rendering.trails import Trails
-from urbandet_ray.rendering.video import VideoWriter
+from urbandet_ray.rendering.video_writer import VideoWriter
+from urbandet_ray.runs.detections_table import DetectionRow
+from urbandet_ray.runs.run_folder import RunFolder, chains
 from urbandet_ray.storage import Storage, is_remote
-from urbandet_ray.storage.detections_table import DetectionRow
-from urbandet_ray.storage.run_folder import RunFolder, chains
 
 LOOK_AHEAD = 16
 """Frames fetched ahead of the encoder; bounds memory and hides the storage's latency."""
@@ -59,7 +59,7 @@ def make_video(
         InputError, NotFoundError: the run has no frames or no track ids, or its input is not where
             it was.
     """
-    storage = make_storage(config.storage)
+    storage = Storage(config.storage)
     runs = [RunFolder(uri, storage) for uri in (config.run, config.compare) if uri]
     places = _common_places(runs, config.segment)
     frames = _shown(runs, [_drawn(run, places, config, storage) for run in runs])

@@ -1,7 +1,6 @@
 """Run configs: one YAML, one typed object."""
 
-from urbandet_ray.config.loading import load_config
-from urbandet_ray.config.runs import (
+from urbandet_ray.config.inference import (
     EvalConfig,
     InferConfig,
     ModelConfig,
@@ -9,12 +8,16 @@ from urbandet_ray.config.runs import (
     TrackConfig,
     VideoConfig,
 )
+from urbandet_ray.config.loading import load_config
+from urbandet_ray.config.sections import RayConfig, StorageConfig
 from urbandet_ray.config.training import TrainConfig
 
 __all__ = [
     "EvalConfig",
     "InferConfig",
     "ModelConfig",
+    "RayConfig",
+    "StorageConfig",
     "TilesConfig",
     "TrackConfig",
     "TrainConfig",

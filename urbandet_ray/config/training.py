@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from urbandet_ray.config.runs import Count, Positive, RayConfig, Section, Share, StorageConfig
+from urbandet_ray.config.sections import Count, Positive, RayConfig, Section, Share, StorageConfig
 
 Rate = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.detector import Detector
+from urbandet_ray.runs.run_folder import RunFolder
 from urbandet_ray.storage import Storage
-from urbandet_ray.storage.run_folder import RunFolder
 
 STAGES = ("read", "decode", "model", "draw", "encode", "write")
 

@@ -19,7 +19,7 @@ from urbandet_ray.inference.progress import Progress, ProgressMeter
 from urbandet_ray.inference.release import release_idle_nodes
 from urbandet_ray.inference.shards import CutRule, resume_point, share_of
 from urbandet_ray.records.sources import Source
-from urbandet_ray.storage.run_folder import Marker, chains, unfinished_sources
+from urbandet_ray.runs.run_folder import Marker, chains, unfinished_sources
 
 TASKS_PER_READER = 4
 """What one reader does in turn. One task a file would cost the driver more than a small file."""

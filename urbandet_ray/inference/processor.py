@@ -31,8 +31,8 @@ from urbandet_ray.inference.shards import Shard
 from urbandet_ray.records.images import decode_frame, encode_jpeg, image_size
 from urbandet_ray.records.sources import SourceRecord
 from urbandet_ray.rendering.annotate import Annotator
-from urbandet_ray.storage.detections_table import DetectionRow, rows_to_parquet
-from urbandet_ray.storage.run_folder import Marker, RunFolder
+from urbandet_ray.runs.detections_table import DetectionRow, rows_to_parquet
+from urbandet_ray.runs.run_folder import Marker, RunFolder
 
 T = TypeVar("T")
 Good = tuple[SourceRecord, Frame, Image, tuple[int, int]]

@@ -9,8 +9,8 @@ from math import ceil
 
 from urbandet_ray.errors import RecordError
 from urbandet_ray.records.sources import Source, SourceRecord, read_source
+from urbandet_ray.runs.run_folder import Marker, shard_name
 from urbandet_ray.storage import Storage
-from urbandet_ray.storage.run_folder import Marker, shard_name
 
 _TYPICAL_BYTES = 100_000
 """Of an encoded frame; only the size of shards depends on it."""

@@ -23,8 +23,8 @@ from urbandet_ray.errors import UrbandetError
 from urbandet_ray.inference.job import ShardSummary
 from urbandet_ray.inference.shards import CutRule, Shard, read_shards
 from urbandet_ray.records.sources import Source
+from urbandet_ray.runs.run_folder import Marker
 from urbandet_ray.storage import Storage
-from urbandet_ray.storage.run_folder import Marker
 
 SCHEMA = pa.schema([("shard", pa.large_binary())])
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from urbandet_ray.boxes import boxes_to_xywh
 from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ConfigError, MissingExtraError
-from urbandet_ray.storage.detections_table import DetectionRow
-from urbandet_ray.storage.run_folder import RunFolder
+from urbandet_ray.runs.detections_table import DetectionRow
+from urbandet_ray.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from trackforge import BYTETRACK

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from urbandet_ray.config import StorageConfig
 from urbandet_ray.errors import AccessError, NotFoundError, StorageError, UrbandetError
-from urbandet_ray.launch.checks import Check, fail, ok, warn
 from urbandet_ray.launch.needs import Place
-from urbandet_ray.storage import RetryPolicy, S3Options, Storage, join_uri
+from urbandet_ray.launch.verdicts import Check, fail, ok, warn
+from urbandet_ray.storage import RetryPolicy, Storage, join_uri
 from urbandet_ray.storage.s3_client import Connection, connect
 from urbandet_ray.storage.s3_errors import session_error, translate
 from urbandet_ray.storage.uris import S3Location, has_glob, parse_uri, split_glob
@@ -57,7 +58,7 @@ class Findings:
     denied: bool
 
 
-def check_places(places: Sequence[Place], options: S3Options) -> Findings:
+def check_places(places: Sequence[Place], options: StorageConfig) -> Findings:
     """Try what the run will do at each s3:// place; nothing is left behind.
 
     A place that is written gets one tiny object, which is read back and removed.
@@ -99,7 +100,7 @@ def _location(place: Place) -> S3Location:
     return S3Location(at.bucket, split_glob(at.key)[0]) if has_glob(at.key) else at
 
 
-def _look(at: S3Location, options: S3Options) -> Looked:
+def _look(at: S3Location, options: StorageConfig) -> Looked:
     """List a bucket below a prefix, and see what the answer says of time and place."""
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -198,7 +199,7 @@ def _write(place: Place, storage: Storage) -> str:
     return "be listed, written, read and cleaned up"
 
 
-def _regions(looked: dict[str, Looked], options: S3Options) -> list[Check]:
+def _regions(looked: dict[str, Looked], options: StorageConfig) -> list[Check]:
     """A bucket elsewhere than the client thinks is found by redirection, or not at all."""
     where = {name: one.region for name, one in looked.items() if one.region}
     if not where:

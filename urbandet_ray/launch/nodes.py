@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from urbandet_ray.config import StorageConfig
 from urbandet_ray.launch.buckets import Findings, check_places
 from urbandet_ray.launch.needs import Place
 from urbandet_ray.launch.room import NodeKind, describe
-from urbandet_ray.storage import S3Options
 
 NODES_ASKED = 8
 """A task on each of so many nodes, of every shape in turn."""
@@ -78,7 +78,7 @@ def look(
     name: str,
     resources: dict[str, float],
     places: Sequence[Place],
-    options: S3Options,
+    options: StorageConfig,
     *,
     gpus: bool = False,
     tensorflow: bool = False,
@@ -138,7 +138,11 @@ def _gpu_facts(tensorflow: bool) -> GpuFacts:
 
 
 def look_here(
-    cpus: int | None, object_store_mb: int, places: Sequence[Place], options: S3Options, **more: Any
+    cpus: int | None,
+    object_store_mb: int,
+    places: Sequence[Place],
+    options: StorageConfig,
+    **more: Any,
 ) -> NodeFacts:
     """Facts of this machine, as the Ray that a run would start on it offers it."""
     found = look("this machine", {}, places, options, **more)
@@ -151,7 +155,9 @@ def look_here(
     return NodeFacts(**{**vars(found), "resources": resources})
 
 
-def look_everywhere(places: Sequence[Place], options: S3Options, **more: Any) -> list[NodeFacts]:
+def look_everywhere(
+    places: Sequence[Place], options: StorageConfig, **more: Any
+) -> list[NodeFacts]:
     """Facts of the nodes of the Ray that is initialised, the driver's first."""
     import ray
 
@@ -164,7 +170,7 @@ def look_everywhere(places: Sequence[Place], options: S3Options, **more: Any) ->
     return [_answer(task, node, task in ready) for task, node in tasks.items()]
 
 
-def _ask(node: Any, places: Sequence[Place], options: S3Options, more: dict[str, Any]) -> Any:
+def _ask(node: Any, places: Sequence[Place], options: StorageConfig, more: dict[str, Any]) -> Any:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from urbandet_ray.launch.checks import Check, fail, ok, warn
 from urbandet_ray.launch.needs import Need
+from urbandet_ray.launch.verdicts import Check, fail, ok, warn
 
 _SHOWN = ("CPU", "GPU", "TPU")
 

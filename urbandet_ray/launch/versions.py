@@ -6,7 +6,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from urbandet_ray.launch.checks import Check, fail, ok, warn
+from urbandet_ray.launch.verdicts import Check, fail, ok, warn
 
 PYTHON_MIN, PYTHON_END = (3, 11), (3, 13)
 """As in pyproject.toml."""

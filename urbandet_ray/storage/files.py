@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from urbandet_ray.config import StorageConfig
 from urbandet_ray.errors import NotFoundError
 from urbandet_ray.storage import local
-from urbandet_ray.storage.options import FileInfo, RetryPolicy, S3Options
+from urbandet_ray.storage.options import FileInfo, RetryPolicy
 from urbandet_ray.storage.s3 import S3Files
 from urbandet_ray.storage.uris import S3Location, is_remote, join_uri, parse_uri
 
-__all__ = ["FileInfo", "RetryPolicy", "S3Options", "Storage", "is_remote", "join_uri"]
+__all__ = ["FileInfo", "RetryPolicy", "Storage", "is_remote", "join_uri"]
 
-_DEFAULT, _INSIST = S3Options(), RetryPolicy()
+_DEFAULT, _INSIST = StorageConfig(), RetryPolicy()
 
 
 class Storage:
@@ -26,7 +27,7 @@ class Storage:
     AccessError, ConflictError.
     """
 
-    def __init__(self, s3: S3Options = _DEFAULT, retries: RetryPolicy = _INSIST) -> None:
+    def __init__(self, s3: StorageConfig = _DEFAULT, retries: RetryPolicy = _INSIST) -> None:
         self.s3 = s3
         self.retries = retries
 

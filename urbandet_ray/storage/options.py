@@ -1,20 +1,8 @@
-"""What a caller says about storage, and what storage says about a file: plain values."""
+"""How long storage insists, and what it says about a file: plain values."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class S3Options:
-    """How to reach S3; everything left out comes from the AWS default chain and AWS_* variables."""
-
-    region: str | None = None
-    """Region of the buckets, such as "eu-west-1"."""
-    endpoint_url: str | None = None
-    """Another S3 server, such as "http://minio.example:9000"; AWS_ENDPOINT_URL works too."""
-    anonymous: bool = False
-    """Send unsigned requests, for public buckets."""
 
 
 @dataclass(frozen=True)

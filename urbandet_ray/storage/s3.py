@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
+from urbandet_ray.config import StorageConfig
 from urbandet_ray.errors import AccessError, ConflictError, NotFoundError, StorageError
-from urbandet_ray.storage.options import FileInfo, RetryPolicy, S3Options
+from urbandet_ray.storage.options import FileInfo, RetryPolicy
 from urbandet_ray.storage.s3_client import (
     Connection,
     connect,
@@ -33,7 +34,7 @@ _WRITER_KEY = "urbandet-write"
 class S3Files:
     """The operations of Storage on s3:// locations."""
 
-    def __init__(self, options: S3Options, policy: RetryPolicy) -> None:
+    def __init__(self, options: StorageConfig, policy: RetryPolicy) -> None:
         self._options, self._policy = options, policy
 
     def list_files(self, at: S3Location) -> Iterator[FileInfo]:

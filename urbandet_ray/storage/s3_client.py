@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from urbandet_ray.storage.options import RetryPolicy, S3Options
+from urbandet_ray.config import StorageConfig
+from urbandet_ray.storage.options import RetryPolicy
 
 if TYPE_CHECKING:
     from boto3.session import Session
@@ -44,7 +45,7 @@ class Connection:
 
     client: Any  # an S3 client; its stubs do not allow optional arguments
     session: Session | None
-    options: S3Options
+    options: StorageConfig
     policy: RetryPolicy
 
     @property
@@ -58,7 +59,7 @@ _connections: dict[object, Connection] = {}
 _lock = threading.Lock()
 
 
-def connect(options: S3Options, policy: RetryPolicy) -> Connection:
+def connect(options: StorageConfig, policy: RetryPolicy) -> Connection:
     """The process's connection for these options, made on first use; safe in threads and forks."""
     key = (options, policy, os.getpid(), _environment_digest())
     with _lock:
@@ -72,7 +73,7 @@ def _environment_digest() -> str:
     return hashlib.sha256(repr(relevant).encode()).hexdigest()
 
 
-def _make(options: S3Options, policy: RetryPolicy) -> Connection:
+def _make(options: StorageConfig, policy: RetryPolicy) -> Connection:
     import boto3
     from botocore import UNSIGNED
     from botocore.config import Config

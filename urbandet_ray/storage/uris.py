@@ -81,6 +81,11 @@ def _absolute(path: Path) -> Path:
         raise StorageError(f"{path}: no home folder known for '~': give a full path") from error
 
 
+def absolute_uri(uri: str) -> str:
+    """The URI as a process with another working directory reads it: a local path made absolute."""
+    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+
+
 def is_remote(uri: str) -> bool:
     """Whether the URI is on S3 (or looks meant to be)."""
     return bool(re.match(r"^s3a?:", str(uri), re.I))

@@ -14,16 +14,16 @@ from urbandet_ray.models.classes import builtin_mapping_text, coco_labels, parse
 from urbandet_ray.models.classes import read_mapping as parse_mapping
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.storage import Storage, is_remote
-from urbandet_ray.training.averaging import make_average
 from urbandet_ray.training.doctor.schedule import reference_rate
 from urbandet_ray.training.finetune import restore_for_finetuning
 from urbandet_ray.training.model import TrainableModel
 from urbandet_ray.training.odapi_model import OdApiModel
-from urbandet_ray.training.optimizers import loss_scaled, make_optimizer, trainable
+from urbandet_ray.training.optimisation.averaging import make_average
+from urbandet_ray.training.optimisation.optimizers import loss_scaled, make_optimizer, trainable
+from urbandet_ray.training.optimisation.pruning import make_pruner
+from urbandet_ray.training.optimisation.schedules import Schedule, config_schedule, make_schedule
 from urbandet_ray.training.place import Place
 from urbandet_ray.training.plan import TrainPlan
-from urbandet_ray.training.pruning import make_pruner
-from urbandet_ray.training.schedules import Schedule, config_schedule, make_schedule
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from urbandet_ray.config.training import TrainConfig
 from urbandet_ray.training.guard import DivergenceGuard, EarlyStopping
-from urbandet_ray.training.schedules import Plateau
+from urbandet_ray.training.optimisation.schedules import Plateau
 
 ROLLBACK_FACTOR = 0.3
 """What a rollback multiplies the rate by."""

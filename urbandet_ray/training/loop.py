@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from urbandet_ray.errors import RunError
 from urbandet_ray.training.checkpoints import BEST, LAST
+from urbandet_ray.training.data.validation import detect_share, frame_results, score
+from urbandet_ray.training.optimisation.step import StepResult
 from urbandet_ray.training.place import Meter, Place
 from urbandet_ray.training.plan import TrainPlan
-from urbandet_ray.training.step import StepResult
-from urbandet_ray.training.validation import detect_share, frame_results, score
 from urbandet_ray.training.worker import Worker
 
 LOG_EVERY_S = 10.0

@@ -13,11 +13,11 @@ from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.models.zoo import cached_model, find_model, model_config_path, zoo_folder
 from urbandet_ray.records.sources import Source, list_sources
 from urbandet_ray.storage import Storage, join_uri
-from urbandet_ray.training.batchnorm import set_mode
 from urbandet_ray.training.building import find_model_builder
 from urbandet_ray.training.doctor.examine import examine, find_data
 from urbandet_ray.training.doctor.findings import Finding
 from urbandet_ray.training.doctor.source import parse_pipeline, write_pipeline
+from urbandet_ray.training.optimisation.batchnorm import set_mode
 from urbandet_ray.training.plan import TrainPlan
 
 _EVALUATIONS, _CHECKPOINTS = 10, 20

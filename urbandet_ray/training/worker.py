@@ -16,20 +16,19 @@ import numpy as np
 from urbandet_ray.evaluation import FrameResult
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.rendering.annotate import Annotator
-from urbandet_ray.training.batchnorm import (
+from urbandet_ray.training.board import Board
+from urbandet_ray.training.building import build, build_schedule, start_weights
+from urbandet_ray.training.checkpoints import BEST, RestorePoint, RunCheckpoints
+from urbandet_ray.training.data.feed import Feed
+from urbandet_ray.training.data.validation import Rows
+from urbandet_ray.training.judgement import Judgement
+from urbandet_ray.training.optimisation.batchnorm import (
     REESTIMATE_BATCHES,
     kept_averages,
     reestimate,
     settled,
 )
-from urbandet_ray.training.board import Board
-from urbandet_ray.training.building import build, build_schedule, start_weights
-from urbandet_ray.training.checkpoints import BEST, RestorePoint, RunCheckpoints
-from urbandet_ray.training.feed import Feed
-from urbandet_ray.training.judgement import Judgement
-from urbandet_ray.training.place import Place
-from urbandet_ray.training.plan import TrainPlan
-from urbandet_ray.training.pruning import (
+from urbandet_ray.training.optimisation.pruning import (
     REPORT_NAME,
     overall_sparsity,
     report_text,
@@ -38,8 +37,15 @@ from urbandet_ray.training.pruning import (
     stored_layers,
     stored_weights,
 )
-from urbandet_ray.training.step import Batch, gather_rows, make_detect, make_forward, make_step
-from urbandet_ray.training.validation import Rows
+from urbandet_ray.training.optimisation.step import (
+    Batch,
+    gather_rows,
+    make_detect,
+    make_forward,
+    make_step,
+)
+from urbandet_ray.training.place import Place
+from urbandet_ray.training.plan import TrainPlan
 
 _SHOWN_FRAMES = 4
 _SHOWN_SCORE = 0.3

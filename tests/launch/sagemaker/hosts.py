@@ -66,7 +66,7 @@ class Host:
         }
         command = ["ip", "netns", "exec", self.namespace, "unshare", "--mount", "--uts", "--pid"]
         command += ["--fork", "--mount-proc", "--kill-child=SIGKILL", "sh", "-c", _ENTER, "sh"]
-        command += [sys.executable, "-m", "urbandet_ray.launch.sagemaker.entry", "train"]
+        command += [sys.executable, "-m", "urbandet_ray.entrypoints.sagemaker_container", "train"]
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(command, env=env, stdout=out, stderr=out)
 

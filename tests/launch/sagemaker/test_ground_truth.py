@@ -10,9 +10,9 @@ from conftest import S3Server
 from typer.testing import CliRunner
 
 from urbandet_ray.cli.ground_truth import app
-from urbandet_ray.commands.ground_truth import convert_manifest
 from urbandet_ray.errors import InputError, LabelError
 from urbandet_ray.labels import STREET_LABELS, LabelMap
+from urbandet_ray.records.ground_truth import convert_manifest
 from urbandet_ray.records.images import encode_jpeg, encode_png
 from urbandet_ray.records.sources import list_sources, read_source
 from urbandet_ray.storage import Storage

@@ -60,11 +60,11 @@ def test_the_image_is_one_that_sagemaker_starts() -> None:
 
 MISTAKES = {
     "shell form": (
-        'ENTRYPOINT ["python", "-m", "urbandet_ray.launch.sagemaker.entry"]',
-        "ENTRYPOINT python -m urbandet_ray.launch.sagemaker.entry",
+        'ENTRYPOINT ["python", "-m", "urbandet_ray.entrypoints.sagemaker_container"]',
+        "ENTRYPOINT python -m urbandet_ray.entrypoints.sagemaker_container",
         "has to be a list",
     ),
-    "no such module": ("sagemaker.entry", "sagemaker.start", "is no module"),
+    "no such module": ("entrypoints.sagemaker_container", "entrypoints.start", "is no module"),
     "another user": ("USER 0:0", "USER 1000:1000", "has to be root"),
     "no base": ("FROM ${IMAGE}", "FROM ${BASE}", "is not an ARG"),
     "misspelt": ("LABEL com", "LABLE com", "no instruction LABLE"),

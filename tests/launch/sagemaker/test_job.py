@@ -12,11 +12,12 @@ import pytest
 from conftest import S3Server
 from drives import write_drive
 
-from urbandet_ray.commands import sagemaker_batch, sagemaker_job
-from urbandet_ray.commands.sagemaker_job import make_config, write_model
 from urbandet_ray.commands.train import TrainReport
+from urbandet_ray.entrypoints import sagemaker_batch
+from urbandet_ray.entrypoints import sagemaker_container as entry
+from urbandet_ray.entrypoints import sagemaker_training as sagemaker_job
+from urbandet_ray.entrypoints.sagemaker_training import make_config, write_model
 from urbandet_ray.errors import ConfigError
-from urbandet_ray.launch.sagemaker import entry
 from urbandet_ray.launch.sagemaker.container import Container
 from urbandet_ray.launch.sagemaker.hyperparameters import Settings, read_hyperparameters
 from urbandet_ray.models.shipped import SHIPPED_FOLDER
@@ -219,7 +220,7 @@ def test_a_processing_job_infers_its_input(tmp_path: Path) -> None:
     model.mkdir()
     for name in ("street-ssd-320.tflite", "label_map.pbtxt"):
         (model / name).write_bytes((SHIPPED_FOLDER / name).read_bytes())
-    command = [sys.executable, "-m", "urbandet_ray.commands.sagemaker_batch", "actors.min=1"]
+    command = [sys.executable, "-m", "urbandet_ray.entrypoints.sagemaker_batch", "actors.min=1"]
     command += ["ray.num_cpus=1", "ray.object_store_mb=80", "draw.enabled=false"]
     env = {**os.environ, "PROCESSING_BASE_DIR": str(tmp_path), "RAY_ADDRESS": "local"}
     done = subprocess.run(

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from urbandet_ray.commands import serve
-from urbandet_ray.commands.serve import Service, find_model, load_service, make_server
+from urbandet_ray.entrypoints import serve
+from urbandet_ray.entrypoints.serve import Service, find_model, load_service, make_server
 from urbandet_ray.errors import ModelError, NotFoundError
 from urbandet_ray.records.images import decode_image, encode_jpeg, encode_png
 from urbandet_ray.records.sources import list_sources, read_source
-from urbandet_ray.records.streets import write_drives
 from urbandet_ray.storage import Storage
+from urbandet_ray.streets import write_drives
 
 
 @pytest.fixture(scope="module")

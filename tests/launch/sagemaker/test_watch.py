@@ -10,8 +10,9 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from urbandet_ray.entrypoints import sagemaker_container as entry
 from urbandet_ray.errors import RunError
-from urbandet_ray.launch.sagemaker import entry, raynode, watch
+from urbandet_ray.launch.sagemaker import raynode, watch
 from urbandet_ray.launch.sagemaker.watch import Board, HeadLink, serve_board
 
 Serve = Callable[..., Board]

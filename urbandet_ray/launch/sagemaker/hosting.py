@@ -122,7 +122,7 @@ class ProcessingJob:
         inputs = {"records": self.records, "model": self.artifact}
         program: dict[str, Any] = {
             "ImageUri": self.image,
-            "ContainerEntrypoint": ["python", "-m", "urbandet_ray.commands.sagemaker_batch"],
+            "ContainerEntrypoint": ["python", "-m", "urbandet_ray.entrypoints.sagemaker_batch"],
         }
         if self.settings:  # an empty list is refused
             program["ContainerArguments"] = list(self.settings)

@@ -12,14 +12,14 @@ from urbandet_ray.storage import Storage, join_uri
 from urbandet_ray.training.doctor.architecture import check_architecture
 from urbandet_ray.training.doctor.case import Case
 from urbandet_ray.training.doctor.checkpoint import check_checkpoint
-from urbandet_ray.training.doctor.classes import check_classes
-from urbandet_ray.training.doctor.data import check_data
+from urbandet_ray.training.doctor.class_agreement import check_classes
 from urbandet_ray.training.doctor.dataset import DataSplit, read_split
-from urbandet_ray.training.doctor.evaluation import check_evaluation, check_paths
+from urbandet_ray.training.doctor.eval_settings import check_evaluation, check_paths
 from urbandet_ray.training.doctor.findings import Finding, by_severity
 from urbandet_ray.training.doctor.memory import check_memory
 from urbandet_ray.training.doctor.schedule import check_schedule
 from urbandet_ray.training.doctor.source import Pipeline, parse_pipeline
+from urbandet_ray.training.doctor.suitability import check_data
 
 _PASSES = 4
 _UNBUILDABLE = {"unknown-feature-extractor", "wrong-pyramid-block", "anchor-levels", "no-model"}

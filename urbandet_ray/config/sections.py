@@ -1,0 +1,41 @@
+"""What all run configs share: how a section behaves, and the sections for S3 and Ray."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0, le=1)]
+OpenShare = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A part of a config: fixed once read, and every key is known."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class StorageConfig(Section):
+    """How s3:// is reached; credentials come from AWS's default chain."""
+
+    region: str | None = None
+    """AWS region; None takes it from the environment or profile."""
+    endpoint_url: str | None = None
+    """Another S3 server, http://host:port; None is AWS, or AWS_ENDPOINT_URL where set."""
+    anonymous: bool = False
+    """Read public buckets without credentials."""
+
+
+class RayConfig(Section):
+    """Which Ray runs it."""
+
+    address: str | None = None
+    """`auto` or host:port of a cluster; None is RAY_ADDRESS where set, else a Ray of its own."""
+    num_cpus: Positive | None = None
+    """Cores of the Ray it starts itself; None is all."""
+    object_store_mb: Annotated[int, Field(ge=80)] | None = None
+    """Object store of the Ray it starts itself: encoded shards on their way, nothing else. None is
+    64 MB a core, at least 256: actors that find no room for their shards stay idle."""

@@ -1,0 +1,182 @@
+"""From the config of an inference to what its actors get, and to what run.json says of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from urbandet_ray.config import InferConfig, TilesConfig
+from urbandet_ray.errors import ConfigError
+from urbandet_ray.inference.job import InferJob
+from urbandet_ray.inference.pool import ActorPool
+from urbandet_ray.labels import LabelMap
+from urbandet_ray.models.classes import builtin_mappings
+from urbandet_ray.models.detector import Detector
+from urbandet_ray.models.loader import (
+    ModelSpec,
+    input_wh,
+    knows_gpus,
+    load_detector,
+    model_fingerprint,
+)
+from urbandet_ray.models.shipped import SHIPPED_URI
+from urbandet_ray.models.tiles import Tiling, load_tiled
+from urbandet_ray.records.sources import Source
+from urbandet_ray.storage import Storage, absolute_uri, is_remote
+from urbandet_ray.version import __version__
+
+
+def with_absolute_places(config: InferConfig) -> InferConfig:
+    """Workers may have another working directory."""
+    model = config.model
+    places: dict[str, Any] = {}
+    if model.uri != SHIPPED_URI:
+        places["uri"] = absolute_uri(model.uri)
+    if model.labels is not None:
+        places["labels"] = absolute_uri(model.labels)
+    if model.mapping is not None and model.mapping not in builtin_mappings():
+        places["mapping"] = absolute_uri(model.mapping)
+    return config.model_copy(
+        update={
+            "input": absolute_uri(config.input),
+            "output": absolute_uri(config.output),
+            "model": model.model_copy(update=places),
+        }
+    )
+
+
+def model_spec(config: InferConfig, storage: Storage) -> ModelSpec:
+    """The model that a config asks for, on a GPU where its actors hold one.
+
+    Raises:
+        ModelError: missing or of another kind.
+    """
+    model = config.model
+    return ModelSpec(
+        uri=model.uri,
+        labels_uri=model.labels,
+        mapping=model.mapping,
+        score_min=model.score_min,
+        max_detections=model.max_detections,
+        threads=model.threads,
+        mean=model.mean,
+        std=model.std,
+        nms_iou_max=model.nms.iou_max,
+        nms_soft_sigma=model.nms.soft_sigma,
+        nms_class_agnostic=model.nms.class_agnostic,
+        device="gpu" if config.actors.gpus and knows_gpus(model.uri, storage) else "cpu",
+        compiler=model.compiler,
+    )
+
+
+def detector_loader(
+    config: InferConfig, spec: ModelSpec, storage: Storage, labels: LabelMap
+) -> Callable[[], Detector]:
+    """What makes the detector, tiled where the config says so; it travels to every actor."""
+    load = partial(load_detector, spec, storage, labels)
+    tiling = _tiling(config.tiles)
+    if tiling is None:
+        return load
+    return partial(
+        load_tiled, load, tiling, max_detections=spec.max_detections, score_min=spec.score_min
+    )
+
+
+def _tiling(tiles: TilesConfig) -> Tiling | None:
+    """None where the whole image is the only tile."""
+    return Tiling(**tiles.model_dump()) if tiles.rows * tiles.columns > 1 else None
+
+
+def make_job(
+    config: InferConfig, storage: Storage, labels: LabelMap, load: Callable[[], Detector]
+) -> InferJob:
+    """What readers and actors need to know about the run.
+
+    Raises:
+        ConfigError, ModelError: reduced_decode with drawing, tiles or a model that is no network.
+    """
+    actors = config.actors
+    draw_threads = 4 if actors.gpus or is_remote(config.output) else 0
+    return InferJob(
+        run_uri=config.output,
+        storage=storage,
+        make_detector=load,
+        labels=labels,
+        batch_size=config.batch_size,
+        draw=config.draw.enabled,
+        draw_score_min=config.draw.score_min,
+        draw_truth=config.draw.truth,
+        jpeg_quality=config.draw.jpeg_quality,
+        max_pixels=config.max_pixels,
+        least_wh=_least_wh(config, storage),
+        decode_threads=_either(actors.decode_threads, 4 if actors.gpus else 0),
+        draw_threads=_either(actors.draw_threads, draw_threads),
+    )
+
+
+def _least_wh(config: InferConfig, storage: Storage) -> tuple[int, int] | None:
+    if not config.reduced_decode:
+        return None
+    if config.draw.enabled or _tiling(config.tiles) is not None:
+        raise ConfigError(
+            "reduced_decode goes with neither drawing nor tiles, which need whole frames: give "
+            "--no-draw (urbandet video draws later), or leave it out"
+        )
+    return input_wh(model_spec(config, storage), storage)
+
+
+def make_pool(config: InferConfig) -> ActorPool:
+    """The actors that a config asks for."""
+    actors = config.actors
+    return ActorPool(
+        min=actors.min,
+        max=actors.max,
+        gpus=actors.gpus,
+        cpus=config.model.threads,
+        shards_in_flight=actors.shards_in_flight or (2 if actors.gpus else 1),
+    )
+
+
+def _either(given: int | None, otherwise: int) -> int:
+    return otherwise if given is None else given
+
+
+def make_manifest(
+    config: InferConfig,
+    spec: ModelSpec,
+    storage: Storage,
+    labels: LabelMap,
+    sources: Sequence[Source],
+) -> dict[str, Any]:
+    """run.json: the same settings over the same input give the same bytes.
+
+    Tiles and reduced_decode stand in it where they are on; else nothing says that they could be.
+    """
+    parts = {"batch_size", "max_pixels", "draw", "shard"}
+    if _tiling(config.tiles) is not None:
+        parts.add("tiles")
+    if config.reduced_decode:
+        parts.add("reduced_decode")
+    results = config.model_dump(include=parts, mode="json")
+    listing = [[s.name, s.kind, s.size_bytes, s.version] for s in sources]
+    return {
+        "urbandet_ray": __version__,
+        "input": config.input,
+        "model": config.model.model_dump(mode="json"),
+        "labels": {str(class_id): name for class_id, name in labels.names.items()},
+        "settings": results,
+        "sources": len(sources),
+        "size_bytes": sum(source.size_bytes for source in sources),
+        "fingerprint": {
+            "model": model_fingerprint(spec, storage),
+            "settings": _hash([results, dict(labels.names)]),
+            "input": _hash(listing),
+        },
+    }
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
