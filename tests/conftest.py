@@ -26,7 +26,7 @@ settings.load_profile("untimed")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files, trainings, come first: beside them a second process does the others."""
-    items.sort(key=lambda item: item.path.parent.name != "training")
+    items.sort(key=lambda item: "training" not in item.path.parts)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from urbandet_ray.training.odapi_model import OdApiModel
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 pytestmark = pytest.mark.train
 
-CONFIGS = Path(__file__).parent.parent.parent / "configs" / "models"
+CONFIGS = Path(__file__).parents[3] / "configs" / "models"
 SIDE = 96
 LABELS_TEXT = "".join(
     f"item {{ id: {number} name: '{name}' }}\n"
