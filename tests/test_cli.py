@@ -1,8 +1,6 @@
-"""The command line: help at once, and one clear message for every mistake."""
+"""The command line: help, and one clear message for every mistake."""
 
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,20 +36,11 @@ def records(tmp_path: Path) -> Path:
     return write_drive(tmp_path / "records" / "a.tfrecord", 3)
 
 
-def test_help_answers_within_half_a_second() -> None:
-    """The best of five, so that a busy machine does not decide."""
-    spent = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "urbandet_ray.cli", "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        spent.append(time.perf_counter() - begin)
-    assert "infer" in done.stdout
-    assert min(spent) < 0.5
+def test_help_names_the_commands(urbandet: Run) -> None:
+    """What it loads is in test_imports.py, how long it takes in bench/startup.py."""
+    code, out, _ = urbandet("--help")
+    assert code == 0
+    assert all(name in out for name in ("infer", "eval", "video", "train", "data"))
 
 
 def test_version(urbandet: Run) -> None:

@@ -31,6 +31,20 @@ def test_importing_the_package_and_its_cli_loads_nothing_heavy() -> None:
     assert not loaded & set(HEAVY)
 
 
+def test_help_loads_nothing_heavy() -> None:
+    """A person who asks what there is waits for typer alone."""
+    asked = (
+        "import sys, atexit; sys.argv = ['urbandet', '--help']; "
+        "atexit.register(lambda: print('LOADED', *{m.split('.')[0] for m in sys.modules})); "
+        "from urbandet_ray.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    shown, loaded = done.stdout.split("LOADED")
+    assert "infer" in shown
+    assert "typer" in loaded.split()
+    assert not set(loaded.split()) & set(HEAVY)
+
+
 def test_inference_without_tensorflow() -> None:
     """A TFLite run never pays TensorFlow's start, on the driver or in an actor."""
     loaded = loaded_by("import urbandet_ray.commands.infer, urbandet_ray.inference.actor")
