@@ -1,6 +1,7 @@
 # make demo    everything set up, then a synthetic drive -> mAP, demo/drive.mp4, demo/drive.gif
 # make test    everything set up, then all tests
 # make check   format, lint, types, import contracts, tests: what CI runs
+# make docs    write docs/reference/commands.md and config.md from the code
 # make lock    resolve pyproject.toml anew into requirements/*.lock
 # make images REGISTRY=...            the Ray nodes' images, built and pushed (docs/cluster.md)
 # make sagemaker-images REGISTRY=...  SageMaker's, made of those (docs/sagemaker.md)
@@ -13,7 +14,7 @@ TARGETS := cpu cuda
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 INTO = $(or $(REGISTRY),$(error REGISTRY is not given: where the images go, as in REGISTRY=ACCOUNT.dkr.ecr.REGION.amazonaws.com))
 
-.PHONY: demo test check lint lock images sagemaker-images $(TARGETS:%=image-%) $(TARGETS:%=sagemaker-image-%) clean
+.PHONY: demo test check lint docs lock images sagemaker-images $(TARGETS:%=image-%) $(TARGETS:%=sagemaker-image-%) clean
 .DELETE_ON_ERROR:
 
 demo: .venv/core
@@ -29,6 +30,9 @@ lint: .venv/all
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: .venv/all
+	$(BIN)/python -m urbandet_ray.cli.reference docs/reference
 
 .venv/made:
 	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' || \

@@ -21,7 +21,7 @@ from urbandet_ray.errors import UrbandetError
 from urbandet_ray.version import __version__
 
 app = typer.Typer(
-    help="Object detection on urban drives: records in, detections, mAP and the video out.",
+    help="Detect objects on urban drives: records in; detections, mAP and a video out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -55,7 +55,10 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print and leave.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     del version

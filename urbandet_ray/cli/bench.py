@@ -30,11 +30,18 @@ app = typer.Typer()
 
 @app.command()
 def bench(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="As infer takes them.")],
-    data: Annotated[str, typer.Option(help="Records (with labels: mAP too), images or a video.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="Models, each as `infer --model` takes it."),
+    ],
+    data: Annotated[
+        str, typer.Option(help="Records, images or a video. With labels the mAP is measured too.")
+    ],
     rounds: Annotated[int, typer.Option(min=1, help="Timed runs of each model.")] = 3,
-    seconds: Annotated[float, typer.Option(help="About how long each run takes.")] = 15.0,
-    price: Annotated[float | None, typer.Option(help="What the machine costs an hour.")] = None,
+    seconds: Annotated[float, typer.Option(help="Seconds that a run takes, about.")] = 15.0,
+    price: Annotated[
+        float | None, typer.Option(help="Price of the machine for one hour. Adds a cost column.")
+    ] = None,
     backend: Backend = None,
     model_labels: ModelLabels = None,
     mapping: Mapping = None,
@@ -42,9 +49,11 @@ def bench(
     draw: Draw = None,
     actors: Actors = None,
     gpus: Gpus = None,
-    json_file: Annotated[Path, typer.Option("--json", help="All figures.")] = Path("bench.json"),
+    json_file: Annotated[Path, typer.Option("--json", help="JSON file for all figures.")] = Path(
+        "bench.json"
+    ),
     picture: Annotated[
-        Path | None, typer.Option("--png", help="Where the time goes, as bars.")
+        Path | None, typer.Option("--png", help="PNG file for the time of each stage, as bars.")
     ] = None,
     config: Config = None,
     settings: Settings = None,
@@ -52,7 +61,10 @@ def bench(
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
 ) -> None:
-    """Models side by side through the whole pipeline: frames/s, stages, memory, mAP, cost."""
+    """Compare models: each runs through the whole pipeline.
+
+    Prints frames/s, time of each stage, memory, mAP and cost.
+    """
     from urbandet_ray.commands.bench import bench as work
     from urbandet_ray.commands.bench import write_report
     from urbandet_ray.config import InferConfig

@@ -11,20 +11,20 @@ import typer
 
 app = typer.Typer()
 job = typer.Typer(
-    help="What has become of a submitted job.", no_args_is_help=True, rich_markup_mode=None
+    help="Look at, follow or stop a submitted job.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(job, name="job")
 
 Address = Annotated[
     str | None,
-    typer.Option(help="The cluster's dashboard, http://HOST:8265; RAY_ADDRESS where not given."),
+    typer.Option(help="Cluster's dashboard, http://HOST:8265. Default: RAY_ADDRESS."),
 ]
-WorkingDir = Annotated[Path, typer.Option(help="The checkout that is sent with the job.")]
-Python = Annotated[str, typer.Option(help="The cluster's interpreter.")]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="As `urbandet submit` printed it.")]
+WorkingDir = Annotated[Path, typer.Option(help="Folder that is sent with the job: your checkout.")]
+Python = Annotated[str, typer.Option(help="Python interpreter on the cluster.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="Job id, as `urbandet submit` prints it.")]
 Words = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[RUN.yaml] [KEY=VALUE]...", help="As jobs/*.py take them."),
+    typer.Argument(metavar="[RUN.yaml] [KEY=VALUE]...", help="Run config and overrides."),
 ]
 
 
@@ -40,22 +40,28 @@ def _order(words: list[str] | None, kind: str | None, **more: Any) -> Any:
 
 @app.command()
 def submit(
-    kind: Annotated[str, typer.Argument(help="train, infer, evaluate or video.")],
+    kind: Annotated[str, typer.Argument(help="Kind of job: train, infer, evaluate or video.")],
     arguments: Words = None,
     address: Address = None,
     follow: Annotated[
-        bool, typer.Option("--follow/--no-follow", help="Show its log until it ends.")
+        bool, typer.Option("--follow/--no-follow", help="Show the job's log until it ends.")
     ] = True,
     preflight: Annotated[
-        bool, typer.Option("--preflight/--no-preflight", help="Check everything first.")
+        bool,
+        typer.Option(
+            "--preflight/--no-preflight", help="Run the checks of `urbandet preflight` first."
+        ),
     ] = True,
     install: Annotated[
-        bool, typer.Option("--install", help="Install the locked packages for the job.")
+        bool, typer.Option("--install", help="Let Ray install the locked packages first.")
     ] = False,
     working_dir: WorkingDir = Path(),
     python: Python = "python",
 ) -> None:
-    """Run jobs/*.py on a cluster. Ends with the job's exit code (infer: 3 is dead letters)."""
+    """Check a job and run it on a cluster.
+
+    The exit code is the job's. For `infer`, 3 means: done, with dead letters.
+    """
     from urbandet_ray.commands.submit import submit as work
 
     order = _order(arguments, kind, working_dir=working_dir, python=python, install=install)
@@ -69,21 +75,25 @@ def preflight(
         list[str],
         typer.Argument(
             metavar="RUN.yaml [KIND] [KEY=VALUE]...",
-            help="KIND is train, infer, evaluate or video, where the YAML does not show it.",
+            help="Run config and overrides. KIND (train, infer, evaluate or video) is needed only "
+            "where the YAML does not show it.",
         ),
     ],
     address: Annotated[
         str | None,
         typer.Option(
-            help="Checks run on this cluster: http://HOST:8265, or `auto` on one of its nodes. "
-            "RAY_ADDRESS where not given; this machine without either."
+            help="Cluster to check: http://HOST:8265, or `auto` on one of its nodes. "
+            "Default: RAY_ADDRESS; without it, this machine is checked."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
     working_dir: WorkingDir = Path(),
     python: Python = "python",
 ) -> None:
-    """What would keep a run from ending well, a line a check. Exit code 3: a check failed."""
+    """Check what a run needs, before it starts. Prints one line for each check.
+
+    Exit code 3: at least one check failed.
+    """
     from urbandet_ray.commands.preflight import EXIT_FAILED, preflight_here, preflight_there
     from urbandet_ray.launch.jobs import Jobs
 
@@ -100,21 +110,21 @@ def preflight(
 @app.command()
 def scale(
     gpu_workers: Annotated[
-        int | None, typer.Option(min=0, help="At least so many; one that is not given is 0.")
+        int | None, typer.Option(min=0, help="GPU workers to keep up, at least. Default: 0.")
     ] = None,
-    cpu_workers: Annotated[int | None, typer.Option(min=0, help="The same without GPU.")] = None,
+    cpu_workers: Annotated[int | None, typer.Option(min=0, help="Workers without GPU.")] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="http://HOST:8265, or `auto` on a node; RAY_ADDRESS where not given."),
+        typer.Option(help="http://HOST:8265, or `auto` on a node. Default: RAY_ADDRESS."),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Until they are up.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait at most.")] = 900.0,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the workers are up.")] = False,
+    timeout: Annotated[float, typer.Option(help="Longest wait, in seconds.")] = 900.0,
     working_dir: WorkingDir = Path(),
     python: Python = "python",
 ) -> None:
-    """So many workers of a running cluster; without numbers what is up, pending or infeasible.
+    """Ask a running cluster for workers. Without numbers: show what is up.
 
-    A request stands until the next one, which replaces it; 0 takes it back.
+    The request stands until the next one replaces it. 0 takes it back.
     """
     from urbandet_ray.commands.scale import scale_here, scale_there
     from urbandet_ray.launch.jobs import Jobs
@@ -138,7 +148,7 @@ def scale(
 
 @job.command()
 def status(job_id: JobId, address: Address = None) -> None:
-    """How it stands, where its results are, and how to resume it."""
+    """Show a job: state, results, how to resume it."""
     from urbandet_ray.commands.submit import open_jobs
 
     typer.echo(open_jobs(address).state(job_id).to_text())
@@ -146,7 +156,7 @@ def status(job_id: JobId, address: Address = None) -> None:
 
 @job.command()
 def stop(job_id: JobId, address: Address = None) -> None:
-    """End it; its run resumes when it is submitted again."""
+    """Stop a job. Submit it again, and its run is resumed."""
     from urbandet_ray.commands.submit import open_jobs
 
     typer.echo(open_jobs(address).stop(job_id).to_text())
@@ -157,10 +167,10 @@ def logs(
     job_id: JobId,
     address: Address = None,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Until it ends, and with its exit code.")
+        bool, typer.Option("--follow", help="Follow until the job ends. Exit with its code.")
     ] = False,
 ) -> None:
-    """What it has printed."""
+    """Show what a job has printed."""
     from urbandet_ray.commands.submit import follow_job, open_jobs
 
     jobs = open_jobs(address)

@@ -16,7 +16,7 @@ from urbandet_ray.cli.options import (
 )
 
 app = typer.Typer(
-    help="Look at the data first: validate, stats, show; synth makes some.",
+    help="Check, count, show, render or convert data.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -30,7 +30,10 @@ def validate(
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
 ) -> None:
-    """Read and decode everything; list what is broken. Exit code 3: something is."""
+    """Read and decode every record. List the broken ones.
+
+    Exit code 3: at least one record is broken.
+    """
     from urbandet_ray.commands.display import count_progress
     from urbandet_ray.label_files import read_labels
     from urbandet_ray.records.soundness import validate as check
@@ -50,7 +53,7 @@ def stats(
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
 ) -> None:
-    """Counts, class balance and box sizes."""
+    """Count frames and boxes, by class and by box size."""
     from urbandet_ray.commands.display import count_progress
     from urbandet_ray.label_files import read_labels
     from urbandet_ray.records.stats import statistics
@@ -64,14 +67,14 @@ def stats(
 @app.command()
 def show(
     records: Annotated[str, typer.Argument(help="TFRecords, images or a video.")],
-    out: Annotated[str, typer.Option(help="PNG to write.")] = "contact_sheet.png",
+    out: Annotated[str, typer.Option(help="PNG file to write.")] = "contact_sheet.png",
     count: Annotated[int, typer.Option(min=1, help="Frames on the sheet.")] = 12,
     labels: Labels = None,
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
 ) -> None:
-    """A contact sheet with the labels drawn, frames spread over the whole input."""
+    """Draw a contact sheet: frames from the whole input, with their labels."""
     from urbandet_ray.commands.data import write_contact_sheet
     from urbandet_ray.label_files import read_labels
 
@@ -83,13 +86,18 @@ def show(
 @app.command()
 def synth(
     out: Annotated[Path, typer.Argument(help="Folder for the TFRecords.")],
-    drives: Annotated[int, typer.Option(min=1, help="Drives, a TFRecord each.")] = 4,
-    frames: Annotated[int, typer.Option(min=1, help="Frames a drive.")] = 40,
-    seed: Annotated[int, typer.Option(help="Seed of the first drive.")] = 1000,
-    width: Annotated[int, typer.Option(min=160, max=3840)] = 640,
-    height: Annotated[int, typer.Option(min=160, max=2160)] = 640,
+    drives: Annotated[int, typer.Option(min=1, help="Drives to render. Each is one TFRecord.")] = 4,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of each drive.")] = 40,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the first drive. The next drives count up.")
+    ] = 1000,
+    width: Annotated[int, typer.Option(min=160, max=3840, help="Pixels.")] = 640,
+    height: Annotated[int, typer.Option(min=160, max=2160, help="Pixels.")] = 640,
 ) -> None:
-    """Synthetic street drives with exact boxes; the same seed gives the same bytes."""
+    """Render synthetic street drives with exact boxes.
+
+    The same seed gives the same bytes.
+    """
     from urbandet_ray.streets import write_drives
 
     write_drives(

@@ -17,16 +17,21 @@ def from_manifest(
     manifest: Annotated[str, typer.Argument(help="SageMaker's augmented manifest (JSON Lines).")],
     out: Annotated[Path, typer.Argument(help="Folder for the TFRecord and label_map.pbtxt.")],
     attribute: Annotated[
-        str | None, typer.Option(help="Label attribute, where the manifest has several.")
+        str | None, typer.Option(help="Label attribute. Needed where there are several.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the TFRecord; the manifest's.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the TFRecord. Default: the manifest's.")
+    ] = None,
     skip_bad: Annotated[bool, typer.Option(help="Leave out lines that cannot be used.")] = False,
     labels: Labels = None,
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
 ) -> None:
-    """Labels of SageMaker Ground Truth as TFRecords, with their label map."""
+    """Convert labels of SageMaker Ground Truth to a TFRecord and a label map.
+
+    Exit code 3: lines were left out (--skip-bad).
+    """
     from urbandet_ray.commands.display import count_progress
     from urbandet_ray.label_files import read_labels
     from urbandet_ray.records.ground_truth import convert_manifest

@@ -31,23 +31,26 @@ app = typer.Typer()
 
 Input = Annotated[str | None, typer.Argument(metavar="INPUT", help="TFRecords, images or a video.")]
 Model = Annotated[
-    str | None, typer.Option(help="shipped, an export, a .tflite file or a SavedModel.")
+    str | None, typer.Option(help="`shipped`, an export, a .tflite file or a SavedModel.")
 ]
 Tiles = Annotated[
     str | None,
-    typer.Option(metavar="ROWSxCOLUMNS", help="Look at parts too, for small objects: 3x3."),
+    typer.Option(
+        metavar="ROWSxCOLUMNS", help="Detect on parts of each frame too, for small objects: 3x3."
+    ),
 ]
 Track = Annotated[
-    bool | None, typer.Option("--track", help="Number objects over frames, as track does.")
+    bool | None,
+    typer.Option("--track", help="Give track ids at the end, as `urbandet track` does."),
 ]
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for all results.")] = Path("demo"),
     frames: Annotated[int, typer.Option(min=2, help="Frames of the drive.")] = 80,
 ) -> None:
-    """A synthetic drive through the shipped detector: mAP, MP4 and GIF."""
+    """Detect, evaluate and film a synthetic drive."""
     from urbandet_ray.commands.demo import run_demo
 
     run_demo(out, frames, say=typer.echo)
@@ -63,8 +66,10 @@ def infer(
     mapping: Mapping = None,
     labels: Labels = None,
     tiles: Tiles = None,
-    score_min: Annotated[float | None, typer.Option(help="Keep detections from here.")] = None,
-    draw_score_min: Annotated[float | None, typer.Option(help="Draw detections from here.")] = None,
+    score_min: Annotated[float | None, typer.Option(help="Lowest score that is kept.")] = None,
+    draw_score_min: Annotated[
+        float | None, typer.Option(help="Lowest score that is drawn.")
+    ] = None,
     draw: Draw = None,
     track: Track = None,
     coco: Annotated[bool | None, typer.Option(help="Write COCO results JSON too.")] = None,
@@ -76,7 +81,10 @@ def infer(
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
 ) -> None:
-    """Detect on every frame; resumes a cut-off run. Exit code 3: done with dead letters."""
+    """Detect objects on every frame. An unfinished run is resumed.
+
+    Exit code 3: done, with dead letters.
+    """
     from urbandet_ray.commands.display import infer_progress
     from urbandet_ray.commands.infer import infer as work
     from urbandet_ray.config import InferConfig
@@ -99,28 +107,28 @@ def infer(
 
 @app.command()
 def track(
-    run: Annotated[str, typer.Argument(help="Run folder, finished.")],
+    run: Annotated[str, typer.Argument(help="Run folder of a finished inference.")],
     score_high: Annotated[
-        float | None, typer.Option(help="Score that can start a track (0.5).")
+        float | None, typer.Option(help="Lowest score that can start a track (0.5).")
     ] = None,
     score_low: Annotated[
-        float | None, typer.Option(help="Score that can continue one (0.1).")
+        float | None, typer.Option(help="Lowest score that can continue a track (0.1).")
     ] = None,
     match_iou: Annotated[
-        float | None, typer.Option(help="Overlap with a track's foretold box (0.2).")
+        float | None, typer.Option(help="Overlap (IoU) with a track's predicted box (0.2).")
     ] = None,
     match_iou_low: Annotated[
-        float | None, typer.Option(help="The same for scores below --score-high (0.3).")
+        float | None, typer.Option(help="The same overlap, for scores below --score-high (0.3).")
     ] = None,
     frames_kept: Annotated[
-        int | None, typer.Option(help="Frames a track outlives unseen (10).")
+        int | None, typer.Option(help="Frames that a track lives without a match (10).")
     ] = None,
-    min_hits: Annotated[int | None, typer.Option(help="Detections a track needs (3).")] = None,
+    min_hits: Annotated[int | None, typer.Option(help="Fewest detections of a track (3).")] = None,
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
 ) -> None:
-    """Number the objects of a finished run: who is the same from frame to frame."""
+    """Give each object of a run one id over its frames."""
     from urbandet_ray.commands.track import rules_of
     from urbandet_ray.commands.track import track as work
     from urbandet_ray.config import TrackConfig
@@ -139,16 +147,21 @@ def track(
 
 @app.command(name="eval")
 def evaluate(
-    run: Annotated[str | None, typer.Argument(help="Run folder.")] = None,
+    run: Annotated[str | None, typer.Argument(help="Run folder of an inference.")] = None,
     truth: Annotated[str | None, typer.Option(help="Records with labels.")] = None,
-    out: Annotated[str | None, typer.Option(help="Where metrics.json goes.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Folder for metrics.json. Default: the run folder.")
+    ] = None,
     config: Config = None,
     settings: Settings = None,
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
 ) -> None:
-    """COCO mAP of a run, by class and by box size."""
+    """Measure the COCO mAP of a run.
+
+    Prints it by class and by box size.
+    """
     from urbandet_ray.commands.evaluate import evaluate as work
     from urbandet_ray.config import EvalConfig
 
@@ -159,24 +172,29 @@ def evaluate(
 
 @app.command()
 def video(
-    run: Annotated[str | None, typer.Argument(help="Run folder.")] = None,
-    out: Annotated[str | None, typer.Option(help="drive.mp4, .webm or .gif.")] = None,
+    run: Annotated[str | None, typer.Argument(help="Run folder of an inference.")] = None,
+    out: Annotated[str | None, typer.Option(help="Video to write: .mp4, .webm or .gif.")] = None,
     fps: Annotated[float | None, typer.Option(help="Frames a second.")] = None,
-    score_min: Annotated[float | None, typer.Option(help="Show detections from here.")] = None,
+    score_min: Annotated[float | None, typer.Option(help="Lowest score that is shown.")] = None,
     truth: Annotated[bool | None, typer.Option("--truth", help="Show the labels too.")] = None,
-    segment: Annotated[str | None, typer.Option(help="Only this segment.")] = None,
-    compare: Annotated[str | None, typer.Option(help="A second run, to the right.")] = None,
+    segment: Annotated[str | None, typer.Option(help="Show this segment only.")] = None,
+    compare: Annotated[str | None, typer.Option(help="Second run, shown on the right.")] = None,
     tracks: Annotated[
         bool | None, typer.Option("--tracks", help="Show the tracks of `urbandet track`.")
     ] = None,
-    input_: Annotated[str | None, typer.Option("--input", help="The input, if it moved.")] = None,
+    input_: Annotated[
+        str | None, typer.Option("--input", help="Input of the run, if it was moved.")
+    ] = None,
     config: Config = None,
     settings: Settings = None,
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
 ) -> None:
-    """The animation of a run, frames in drive order; another threshold needs no new inference."""
+    """Make a video of a run.
+
+    Frames are in drive order. Another score threshold needs no new inference.
+    """
     from urbandet_ray.commands.display import count_progress
     from urbandet_ray.commands.video import make_video
     from urbandet_ray.config import VideoConfig

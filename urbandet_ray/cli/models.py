@@ -15,7 +15,7 @@ from urbandet_ray.cli.options import (
 )
 
 app = typer.Typer(
-    help="The TF2 detection zoo: list, show and fetch the models that training starts from.",
+    help="List, show and fetch models to start from.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -23,7 +23,10 @@ app = typer.Typer(
 
 @app.command(name="list")
 def list_zoo() -> None:
-    """The zoo's archives: input, mAP, speed, and our config for each."""
+    """List the TF2 detection zoo's models.
+
+    Shows input size, mAP, speed, and our config for each.
+    """
     from urbandet_ray.commands.models import list_models
 
     typer.echo(list_models())
@@ -31,9 +34,9 @@ def list_zoo() -> None:
 
 @app.command(name="show")
 def show_zoo(
-    name: Annotated[str, typer.Argument(help="An archive's name, or one of our configs'.")],
+    name: Annotated[str, typer.Argument(help="Name of a zoo model, or of one of our configs.")],
 ) -> None:
-    """One model: the zoo's figures, our config with its reasons, the classes."""
+    """Show one model: the zoo's figures, our config and its reasons, the classes."""
     from urbandet_ray.commands.models import show_model
 
     typer.echo(show_model(name))
@@ -41,17 +44,18 @@ def show_zoo(
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="An archive's name, or one of our configs'.")],
+    name: Annotated[str, typer.Argument(help="Name of a zoo model, or of one of our configs.")],
     source: Annotated[
-        str | None, typer.Option("--from", help="Mirror (URL, s3://, folder) or an archive.")
+        str | None,
+        typer.Option("--from", help="Another place: URL, s3://, folder, or an archive file."),
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps the models.")] = None,
-    sha256: Annotated[str | None, typer.Option(help="The archive's checksum, in hex.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="Expected SHA-256 of the archive.")] = None,
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
 ) -> None:
-    """Download and unpack one model, once; run again, it goes on where it broke off."""
+    """Download and unpack one model. An interrupted download is continued."""
     from urbandet_ray.commands.models import fetch as work
 
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous)

@@ -10,25 +10,35 @@ import typer
 Config = Annotated[Path | None, typer.Option("--config", help="Run config (YAML).")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any key of the run config; repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the run config. Repeatable."),
 ]
-Endpoint = Annotated[str | None, typer.Option("--s3-endpoint", help="Another S3 server.")]
+Endpoint = Annotated[str | None, typer.Option("--s3-endpoint", help="URL of another S3 server.")]
 Region = Annotated[str | None, typer.Option("--s3-region", help="AWS region.")]
-Anonymous = Annotated[bool | None, typer.Option("--s3-anonymous", help="No credentials.")]
-Labels = Annotated[str | None, typer.Option("--labels", help="Our label_map.pbtxt.")]
+Anonymous = Annotated[
+    bool | None, typer.Option("--s3-anonymous", help="Read public buckets without credentials.")
+]
+Labels = Annotated[str | None, typer.Option("--labels", help="label_map.pbtxt of your classes.")]
 Backend = Annotated[
     str | None,
     typer.Option(
         "--backend",
         metavar="auto",
-        help="Choose threads, batch and, of a run, the export: measure what is fastest here.",
+        help="Measure what is fastest here: threads, batch and, for a training run, the export.",
     ),
 ]
-ModelLabels = Annotated[str | None, typer.Option("--model-labels", help="The model's own classes.")]
-Mapping = Annotated[str | None, typer.Option("--mapping", help="coco-to-street, or a YAML.")]
+ModelLabels = Annotated[
+    str | None, typer.Option("--model-labels", help="Classes of the model: a label map or a list.")
+]
+Mapping = Annotated[
+    str | None,
+    typer.Option("--mapping", help="Map the model's classes to yours: coco-to-street, or a YAML."),
+]
 Draw = Annotated[bool | None, typer.Option("--draw/--no-draw", help="Write annotated frames.")]
 Actors = Annotated[int | None, typer.Option("--actors", help="Model actors.")]
-Gpus = Annotated[float | None, typer.Option("--gpus", help="GPUs an actor.")]
+Gpus = Annotated[
+    float | None,
+    typer.Option("--gpus", help="GPUs for each actor. 0.5 puts two actors on one GPU."),
+]
 
 
 def given(**values: Any) -> dict[str, Any]:

@@ -10,25 +10,29 @@ import typer
 from urbandet_ray.cli.options import Settings, given, load
 
 app = typer.Typer(
-    help="Training, endpoints and batch inference on Amazon SageMaker (docs/sagemaker.md).",
+    help="Train, deploy and infer on SageMaker.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-Image = Annotated[str, typer.Option(help="The training image in ECR.", envvar="URBANDET_IMAGE")]
-Role = Annotated[str, typer.Option(help="ARN of the job's role.", envvar="URBANDET_ROLE")]
-Out = Annotated[str, typer.Option("--out", help="s3:// prefix that everything goes below.")]
-Instance = Annotated[str, typer.Option(help="Such as ml.g5.xlarge.")]
-Count = Annotated[int, typer.Option(min=1, help="Instances.")]
-Volume = Annotated[int, typer.Option("--volume-gb", min=1, help="Disk of each.")]
-Hours = Annotated[float, typer.Option(help="The job is ended after so long.")]
-Subnet = Annotated[list[str] | None, typer.Option(help="Of a VPC; repeatable.")]
-Group = Annotated[list[str] | None, typer.Option("--security-group", help="Of a VPC; repeatable.")]
-Tag = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Repeatable.")]
-Name = Annotated[str | None, typer.Option(help="Of the job; made of the time.")]
-Price = Annotated[float | None, typer.Option(help="US dollars an hour; else AWS is asked.")]
+Image = Annotated[str, typer.Option(help="Image in ECR.", envvar="URBANDET_IMAGE")]
+Role = Annotated[
+    str, typer.Option(help="ARN of the role that the job runs as.", envvar="URBANDET_ROLE")
+]
+Out = Annotated[str, typer.Option("--out", help="s3:// prefix for all results.")]
+Instance = Annotated[str, typer.Option(help="Instance type, for example ml.g5.xlarge.")]
+Count = Annotated[int, typer.Option(min=1, help="Number of instances.")]
+Volume = Annotated[int, typer.Option("--volume-gb", min=1, help="Disk of each instance, in GB.")]
+Hours = Annotated[float, typer.Option(help="Longest time of the job, in hours.")]
+Subnet = Annotated[list[str] | None, typer.Option(help="Subnet of a VPC. Repeatable.")]
+Group = Annotated[
+    list[str] | None, typer.Option("--security-group", help="Security group of a VPC. Repeatable.")
+]
+Tag = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="AWS tag. Repeatable.")]
+Name = Annotated[str | None, typer.Option(help="Name. Default: made from the time.")]
+Price = Annotated[float | None, typer.Option(help="US dollars an hour. Default: AWS is asked.")]
 Region = Annotated[str | None, typer.Option(help="AWS region.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before it starts.")]
 Job = Annotated[str, typer.Argument(help="Name of the job.")]
 
 
@@ -41,24 +45,31 @@ def train(
     data: Annotated[
         str | None, typer.Option(help="s3:// folder with train/, val/ and label_map.pbtxt.")
     ] = None,
-    pipeline: Annotated[str | None, typer.Option(help="pipeline.config, or our name.")] = None,
+    pipeline: Annotated[
+        str | None, typer.Option(help="pipeline.config, or a name of configs/models.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps.")] = None,
     pretrained: Annotated[
         str | None, typer.Option(help="s3:// folder of a checkpoint to start from.")
     ] = None,
     optimized: Annotated[
-        str | None, typer.Option(help="Networks beside the stock export: savedmodel,openvino.")
+        str | None, typer.Option(help="Exports beside the stock one: savedmodel,openvino.")
     ] = None,
     instance: Instance = "ml.g5.xlarge",
     count: Count = 1,
     volume_gb: Volume = 50,
     hours: Hours = 24.0,
-    spot: Annotated[bool, typer.Option(help="Spot instances; a restart resumes.")] = False,
+    spot: Annotated[
+        bool, typer.Option(help="Use spot instances. A restart resumes the run.")
+    ] = False,
     max_wait: Annotated[
-        float | None, typer.Option(help="Hours of a spot job in all; twice --hours.")
+        float | None,
+        typer.Option(
+            help="Longest time of a spot job with its waits, in hours. Default: 2 x --hours."
+        ),
     ] = None,
     checkpoints: Annotated[
-        str | None, typer.Option(help="s3:// checkpoints of an earlier job, to go on from.")
+        str | None, typer.Option(help="s3:// checkpoints of an earlier job, to resume from.")
     ] = None,
     subnet: Subnet = None,
     security_group: Group = None,
@@ -69,7 +80,10 @@ def train(
     yes: Yes = False,
     settings: Settings = None,
 ) -> None:
-    """Start a training job with the run config of `urbandet train`; asks with its price first."""
+    """Start a training job, with the run config of `urbandet train`.
+
+    Prints the highest possible price and asks first.
+    """
     from urbandet_ray.commands.sagemaker import train as work
     from urbandet_ray.config import TrainConfig
 
@@ -94,7 +108,7 @@ def train(
 
 @app.command()
 def status(name: Job, region: Region = None) -> None:
-    """How a training or processing job is: metrics, times, places, why it failed."""
+    """Show a training or processing job: metrics, times, places, why it failed."""
     from urbandet_ray.commands.sagemaker import status as work
 
     typer.echo(work(name, region).to_text())
@@ -103,10 +117,10 @@ def status(name: Job, region: Region = None) -> None:
 @app.command()
 def logs(
     name: Job,
-    follow: Annotated[bool, typer.Option("--follow", help="Until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Follow until the job ends.")] = False,
     region: Region = None,
 ) -> None:
-    """What the hosts of a training or processing job have printed."""
+    """Show what the hosts of a training or processing job have printed."""
     from urbandet_ray.commands.sagemaker import follow_logs
 
     follow_logs(name, region, follow=follow, say=typer.echo)
@@ -118,7 +132,7 @@ def fetch(
     out: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("model"),
     region: Region = None,
 ) -> None:
-    """Bring a completed job's model here."""
+    """Download the model of a completed job."""
     from urbandet_ray.commands.sagemaker import fetch as work
 
     for path in work(name, out, region, _storage(region)):
@@ -127,7 +141,7 @@ def fetch(
 
 @app.command()
 def stop(name: Job, region: Region = None) -> None:
-    """Stop a training or processing job; a training resumes from its checkpoints."""
+    """Stop a training or processing job. A training can be resumed from its checkpoints."""
     from urbandet_ray.commands.sagemaker import stop as work
 
     typer.echo(work(name, region))
@@ -135,11 +149,11 @@ def stop(name: Job, region: Region = None) -> None:
 
 @app.command()
 def deploy(
-    model: Annotated[str, typer.Argument(help="A completed training job, or a model.tar.gz.")],
+    model: Annotated[str, typer.Argument(help="Completed training job, or a model.tar.gz.")],
     image: Image,
     role: Role,
-    score_min: Annotated[float, typer.Option(help="Answer with boxes from this score.")] = 0.3,
-    max_detections: Annotated[int, typer.Option(min=1, help="Boxes of an image.")] = 100,
+    score_min: Annotated[float, typer.Option(help="Lowest score in an answer.")] = 0.3,
+    max_detections: Annotated[int, typer.Option(min=1, help="Most boxes in an answer.")] = 100,
     instance: Instance = "ml.c6i.xlarge",
     count: Count = 1,
     subnet: Subnet = None,
@@ -150,7 +164,10 @@ def deploy(
     region: Region = None,
     yes: Yes = False,
 ) -> None:
-    """An endpoint that takes a JPEG and answers its best boxes; costs until it is deleted."""
+    """Start an endpoint that takes a JPEG and answers with its best boxes.
+
+    It costs money until it is deleted.
+    """
     from urbandet_ray.commands.sagemaker import deploy as work
 
     machines = _machines(instance, subnet, security_group, count=count)
@@ -170,11 +187,13 @@ def delete(
 
 @app.command(name="batch")
 def batch_infer(
-    records: Annotated[str, typer.Argument(help="s3:// records.")],
+    records: Annotated[str, typer.Argument(help="Records on S3.")],
     image: Image,
     role: Role,
     out: Out,
-    model: Annotated[str | None, typer.Option(help="s3:// model.tar.gz; else shipped.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="model.tar.gz on S3. Default: the shipped detector.")
+    ] = None,
     instance: Instance = "ml.c6i.4xlarge",
     volume_gb: Volume = 50,
     hours: Hours = 24.0,

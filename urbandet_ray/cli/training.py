@@ -22,26 +22,39 @@ from urbandet_ray.cli.options import (
 
 app = typer.Typer()
 augment = typer.Typer(
-    help="What augmentations make of your frames.", no_args_is_help=True, rich_markup_mode=None
+    help="Look at what augmentations do to your frames.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 app.add_typer(augment, name="augment")
 
-Data = Annotated[str | None, typer.Option(help="Folder with train/, val/ and label_map.pbtxt.")]
+Data = Annotated[
+    str | None, typer.Option(help="Data folder with train/, val/ and label_map.pbtxt.")
+]
 
 
 @app.command()
 def doctor(
     config: Annotated[str, typer.Argument(help="pipeline.config of the TF OD API.")],
     data: Data = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the run.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Each takes the batch_size.")] = 1,
-    fix: Annotated[str | None, typer.Option(metavar="OUT", help="Write a corrected copy.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON.")] = False,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimizer steps of the planned run.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Workers of the planned run. Each takes batch_size images.")
+    ] = 1,
+    fix: Annotated[
+        str | None, typer.Option(metavar="OUT", help="Write a corrected copy to OUT.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
 ) -> None:
-    """Mistakes in a pipeline.config, before they cost a run. Exit code 3: errors found."""
+    """Find mistakes in a pipeline.config before training.
+
+    Exit code 3: at least one error was found.
+    """
     import json
 
     from urbandet_ray.commands.doctor import diagnose, refuse_existing, write_fixed
@@ -68,17 +81,20 @@ def train(
     out: Annotated[str | None, typer.Option("--out", help="Run folder, local or s3://.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps.")] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(help="What to start from; a fetched zoo model's name will do.")
+        str | None,
+        typer.Option(help="Checkpoint to start from, or the name of a fetched zoo model."),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Workers.")] = None,
-    gpus: Annotated[float | None, typer.Option(help="GPUs a worker.")] = None,
-    ignore_doctor: Annotated[bool, typer.Option(help="Train in spite of its errors.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Number of workers.")] = None,
+    gpus: Annotated[float | None, typer.Option(help="GPUs for each worker.")] = None,
+    ignore_doctor: Annotated[
+        bool, typer.Option(help="Train although the doctor finds errors.")
+    ] = False,
     settings: Settings = None,
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
 ) -> None:
-    """Train a model of the OD API, or your own; resumes a cut-off run."""
+    """Train a model of the OD API, or your own. An unfinished run is resumed."""
     from urbandet_ray.commands.display import show_findings, train_progress
     from urbandet_ray.commands.train import train as work
     from urbandet_ray.config import TrainConfig
@@ -126,30 +142,32 @@ class Kept(StrEnum):
 def export(
     run: Annotated[str, typer.Argument(help="Run folder of `urbandet train`.")],
     out: Annotated[
-        str | None, typer.Option(help="Folder; exports/ in the run folder by default.")
+        str | None, typer.Option(help="Folder for the export. Default: exports/ in the run folder.")
     ] = None,
     to: Annotated[
         ExportFormat,
         typer.Option(
             "--format",
-            help="stock: the OD API's own, an image a call. The others batch and are faster.",
+            help="stock takes one image a call. The others take batches and are faster.",
         ),
     ] = ExportFormat.STOCK,
-    checkpoint: Annotated[Kept, typer.Option(help="Best mAP, or the last.")] = Kept.BEST,
+    checkpoint: Annotated[
+        Kept, typer.Option(help="Checkpoint with the best mAP, or the last one.")
+    ] = Kept.BEST,
     precision: Annotated[
-        ExportPrecision, typer.Option(help="bf16 and int8 are faster where the CPU has them.")
+        ExportPrecision, typer.Option(help="bf16 and int8 are faster where the CPU supports them.")
     ] = ExportPrecision.F32,
     calibrate: Annotated[
-        str | None, typer.Option(help="Records or images that int8 is calibrated on.")
+        str | None, typer.Option(help="Records or images to calibrate int8 on.")
     ] = None,
     check: Annotated[
-        str | None, typer.Option(help="Labelled records: what does the precision cost?")
+        str | None, typer.Option(help="Labelled records: measure the mAP that the precision costs.")
     ] = None,
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
 ) -> None:
-    """A trained model for `urbandet infer --model`: stock, or as a faster network for batches."""
+    """Export a trained model for `urbandet infer --model`."""
     from urbandet_ray.commands.export import export as work
 
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
@@ -174,17 +192,17 @@ def preview(
         str, typer.Option(help="none, flip, course, strong, config, or options as text.")
     ] = "strong",
     pipeline: Annotated[
-        str | None, typer.Option(help="pipeline.config, whose own list `config` means.")
+        str | None, typer.Option(help="pipeline.config for the preset `config`.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Frames.")] = 8,
-    versions: Annotated[int, typer.Option(min=1, help="Augmented versions of each.")] = 2,
-    seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="Frames on the sheet.")] = 8,
+    versions: Annotated[int, typer.Option(min=1, help="Augmented versions of each frame.")] = 2,
+    seed: Annotated[int, typer.Option(help="Seed of the random choices.")] = 0,
     labels: Labels = None,
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
 ) -> None:
-    """A contact sheet: frames as they are, and what training would see of them."""
+    """Draw a contact sheet: frames as they are, and as training would see them."""
     from urbandet_ray.commands.augment import preview as work
     from urbandet_ray.label_files import read_labels
 
