@@ -1,6 +1,6 @@
 # The image of SageMaker's jobs and endpoints: the Ray nodes' image with another entry point.
 #   docker build --build-arg IMAGE=REGISTRY/urbandet-ray:VERSION-cuda --tag NAME - < cluster/sagemaker.Dockerfile
-# docs/sagemaker.md has the commands. Nothing of the build context is needed.
+# docs/how-to/sagemaker.md has the commands. The build needs no file of the context.
 ARG IMAGE
 FROM ${IMAGE}
 # SageMaker mounts /opt/ml for root, and reads model/ and output/ from there
