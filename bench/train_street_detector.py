@@ -31,7 +31,7 @@ from urbandet_ray.commands.train import TrainReport
 from urbandet_ray.commands.train import train as train_run
 from urbandet_ray.config import TrainConfig, load_config
 from urbandet_ray.errors import RunError
-from urbandet_ray.evaluation import FrameResult, Metrics, evaluate
+from urbandet_ray.evaluation import Metrics, evaluate
 from urbandet_ray.frames import Frame, Image, Truth
 from urbandet_ray.labels import STREET_LABELS, ClassMapping, LabelMap
 from urbandet_ray.models.loader import ModelSpec, load_detector
@@ -39,6 +39,7 @@ from urbandet_ray.models.shipped import SHIPPED_FOLDER
 from urbandet_ray.records.images import decode_frame, encode_jpeg
 from urbandet_ray.records.sources import list_sources, read_source
 from urbandet_ray.records.writer import write_frames
+from urbandet_ray.runs.detections_table import DetectionRow
 from urbandet_ray.storage import Storage
 from urbandet_ray.streets import render_drive
 
@@ -133,7 +134,8 @@ def judge(model: Path, work: Path, score_min: float = 0.02) -> tuple[Metrics, fl
             (found,) = detector.detect([image])
             seconds += time.perf_counter() - started
             size_wh = (image.shape[1], image.shape[0])
-            results.append(FrameResult(frame.frame_key, size_wh, truth, found))
+            key, index = frame.frame_key, len(results)
+            results.append(DetectionRow("", index, key, frame.segment, size_wh, found, truth))
     return evaluate(results, MODEL_LABELS), 1000 * seconds / len(results)
 
 

@@ -10,15 +10,19 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from urbandet_ray.detections import Detections
-from urbandet_ray.evaluation import FrameResult, coco_results, coco_truth, evaluate
+from urbandet_ray.evaluation import coco_results, coco_truth, evaluate
 from urbandet_ray.frames import Truth
 from urbandet_ray.labels import STREET_LABELS
+from urbandet_ray.runs.detections_table import DetectionRow
 
-FRAME = FrameResult(
+FRAME = DetectionRow(
+    "drive-00000000",
+    1,
     "drive/0001.jpg",
+    "drive",
     (1920, 1280),
-    Truth.of([(10, 20, 110.25, 70), (0, 0, 640, 640)], [1, 4], is_crowd=[False, True]),
     Detections.of([(10.00049, 20, 100, 70), (5, 5, 4, 9)], [0.1, 0.05], [1, 2]),
+    Truth.of([(10, 20, 110.25, 70), (0, 0, 640, 640)], [1, 4], is_crowd=[False, True]),
 )
 
 

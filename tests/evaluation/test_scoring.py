@@ -5,9 +5,10 @@ import pytest
 
 from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ConfigError, InputError, LabelError
-from urbandet_ray.evaluation import FrameResult, evaluate
+from urbandet_ray.evaluation import evaluate
 from urbandet_ray.frames import Truth
 from urbandet_ray.labels import STREET_LABELS
+from urbandet_ray.runs.detections_table import DetectionRow
 
 CAR = (100, 100, 200, 200)
 CAR_70 = (100, 100, 200, 170)  # IoU 0.7 with CAR: a hit at 0.50, 0.55, 0.60, 0.65 and 0.70
@@ -17,8 +18,9 @@ SMALL = (10, 10, 30, 30)
 
 def frame(
     truth: Truth | None = None, detections: Detections | None = None, key: str = "a"
-) -> FrameResult:
-    return FrameResult(key, (640, 640), truth or Truth.empty(), detections or Detections.empty())
+) -> DetectionRow:
+    truth, found = truth or Truth.empty(), detections or Detections.empty()
+    return DetectionRow(key, 0, key, "", (640, 640), found, truth)
 
 
 def test_perfect_detections_score_one() -> None:

@@ -18,7 +18,7 @@ from urbandet_ray.errors import ModelError, RunError
 from urbandet_ray.inference.job import InferJob
 from urbandet_ray.inference.tuning import CPU_BATCHES, GPU_BATCHES, Trial, Tuning, _layouts, tune
 from urbandet_ray.labels import STREET_LABELS
-from urbandet_ray.records.sources import SourceRecord, list_sources, read_source
+from urbandet_ray.records.sources import Record, list_sources, read_source
 from urbandet_ray.storage import Storage
 
 pytestmark = pytest.mark.ray
@@ -39,7 +39,7 @@ def job_of(make: Callable[[], SquareDetector], threads: int) -> InferJob:
 
 
 @pytest.fixture(scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory) -> list[SourceRecord]:
+def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
     """Forty good frames."""
     folder = tmp_path_factory.mktemp("tuned")
     write_drive(folder / "drive.tfrecord", 40)
@@ -47,7 +47,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[SourceRecord]:
     return list(read_source(source, Storage()))
 
 
-def test_the_fastest_setting_wins(ray_dashboard: str, records: list[SourceRecord]) -> None:
+def test_the_fastest_setting_wins(ray_dashboard: str, records: list[Record]) -> None:
     """A slow candidate is tried once, one that does not load is told, larger batches are found."""
     told: list[Trial] = []
     found = tune(
@@ -72,13 +72,13 @@ def test_the_fastest_setting_wins(ray_dashboard: str, records: list[SourceRecord
     assert 3.5 <= best.model_ms < fast[1, 2, 1].model_ms
 
 
-def test_one_batch_size_may_be_given(ray_dashboard: str, records: list[SourceRecord]) -> None:
+def test_one_batch_size_may_be_given(ray_dashboard: str, records: list[Record]) -> None:
     found = tune({"one": partial(job_of, WaitingDetector)}, records, batch_size=2)
     assert {trial.batch_size for trial in found.trials} == {2}
     assert [trial.threads for trial in found.trials] == [1, 2]
 
 
-def test_gpu_actors_share_their_node(ray_dashboard: str, records: list[SourceRecord]) -> None:
+def test_gpu_actors_share_their_node(ray_dashboard: str, records: list[Record]) -> None:
     """Two GPUs in name, half of one each: four actors; batches as far as the frames reach."""
     found = tune({"one": partial(job_of, WaitingDetector)}, records, gpus=0.5)
     assert {(trial.threads, trial.actors, trial.gpus) for trial in found.trials} == {(1, 4, 0.5)}
@@ -86,7 +86,7 @@ def test_gpu_actors_share_their_node(ray_dashboard: str, records: list[SourceRec
     assert sizes == {4, *(size for size in GPU_BATCHES if size <= 40)}
 
 
-def test_gpus_that_no_node_has_are_refused(ray_dashboard: str, records: list[SourceRecord]) -> None:
+def test_gpus_that_no_node_has_are_refused(ray_dashboard: str, records: list[Record]) -> None:
     with pytest.raises(RunError, match=r"wants 4 GPU and no node has them: set actors\.gpus=0"):
         tune({"one": partial(job_of, WaitingDetector)}, records, gpus=4)
 
@@ -116,9 +116,7 @@ def test_layouts_are_those_of_the_run() -> None:
     assert _layouts(eight, 0.5, (2, None)) == [(1, 2, 0.5)]
 
 
-def test_a_candidate_that_breaks_is_left_out(
-    ray_dashboard: str, records: list[SourceRecord]
-) -> None:
+def test_a_candidate_that_breaks_is_left_out(ray_dashboard: str, records: list[Record]) -> None:
     """By an error that nobody translated, or before an actor is asked for."""
 
     def no_job(threads: int) -> InferJob:
@@ -139,7 +137,7 @@ def test_a_candidate_that_breaks_is_left_out(
 
 
 def test_frames_that_nobody_can_decode_end_a_trial(
-    ray_dashboard: str, records: list[SourceRecord]
+    ray_dashboard: str, records: list[Record]
 ) -> None:
     """Rather than being tried for ever."""
     frame = replace(records[0].frame, encoded=b"no image")

@@ -12,11 +12,12 @@ import pytest
 from tiny_models import tiny_ssd
 
 from urbandet_ray.errors import ConfigError, MissingExtraError, ModelError, NotFoundError
-from urbandet_ray.evaluation import FrameResult, evaluate
+from urbandet_ray.evaluation import evaluate
 from urbandet_ray.labels import STREET_LABELS, LabelMap
 from urbandet_ray.models import odapi
 from urbandet_ray.models.loader import ModelSpec, load_detector
 from urbandet_ray.models.shipped import SHIPPED_FOLDER, shipped_model_path
+from urbandet_ray.runs.detections_table import DetectionRow
 from urbandet_ray.storage import Storage
 from urbandet_ray.streets import render_drive
 from urbandet_ray.training.odapi_model import OdApiModel
@@ -183,7 +184,7 @@ def test_shipped_detector_is_small_and_finds_vehicles() -> None:
     results = []
     for index, (image, truth) in enumerate(render_drive(9101, 4, fps=1)):
         (found,) = detector.detect([image])
-        results.append(FrameResult(str(index), (640, 640), truth, found))
+        results.append(DetectionRow("", index, str(index), "", (640, 640), found, truth))
     vehicle = evaluate(results, STREET_LABELS).by_class["vehicle"]
     assert vehicle.truth_boxes > 10
     assert vehicle.ap50 is not None

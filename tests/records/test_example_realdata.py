@@ -18,7 +18,7 @@ def test_waymo_validation_records(realdata: Path) -> None:
         with path.open("rb") as stream:
             for record in read_records(stream):
                 frame, problems = frame_and_problems_from_example(
-                    record.data, default_key=f"{path.stem}-{record.index:06d}", segment=path.stem
+                    record.raw, default_key=f"{path.stem}-{record.index:06d}", segment=path.stem
                 )
                 assert problems == ()
                 assert frame.truth is not None

@@ -12,7 +12,7 @@ from urbandet_ray.errors import InputError, NotFoundError, StorageError
 from urbandet_ray.frames import Frame, Truth
 from urbandet_ray.records import readers
 from urbandet_ray.records.images import decode_frame, encode_jpeg, encode_png
-from urbandet_ray.records.source import SourceRecord
+from urbandet_ray.records.source import Record
 from urbandet_ray.records.sources import Source, list_sources, natural_key, read_source
 from urbandet_ray.records.writer import write_frames
 from urbandet_ray.storage import Storage
@@ -45,7 +45,7 @@ def named(uri: Path | str) -> list[tuple[str, str]]:
     return [(source.kind, source.name) for source in list_sources(str(uri), STORAGE)]
 
 
-def read_all(uri: Path) -> list[SourceRecord]:
+def read_all(uri: Path) -> list[Record]:
     return [
         record
         for source in list_sources(str(uri), STORAGE)
@@ -302,10 +302,10 @@ def test_reading_ahead_keeps_order_and_is_bounded() -> None:
     started: list[int] = []
     lock = threading.Lock()
 
-    def read(index: int) -> SourceRecord:
+    def read(index: int) -> Record:
         with lock:
             started.append(index)
-        return SourceRecord(index, index, index + 1, "", b"", None, None)
+        return Record(index, index, index + 1, b"")
 
     records = readers._ahead(read, range(5, 500))
     assert [next(records).index for _ in range(10)] == list(range(5, 15))

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from urbandet_ray.records import tfrecord
-from urbandet_ray.records.tfrecord import RawRecord, RecordWriter, is_record_header, read_records
+from urbandet_ray.records.source import Record
+from urbandet_ray.records.tfrecord import RecordWriter, is_record_header, read_records
 
 
 def packed(*records: bytes, compress: bool = False) -> bytes:
@@ -21,12 +22,12 @@ def packed(*records: bytes, compress: bool = False) -> bytes:
     return file.getvalue()
 
 
-def read(data: bytes, **options: int) -> list[RawRecord]:
+def read(data: bytes, **options: int) -> list[Record]:
     return list(read_records(io.BytesIO(data), **options))
 
 
-def outcome(records: list[RawRecord]) -> list[bytes | str]:
-    return [record.error.reason if record.error else record.data for record in records]
+def outcome(records: list[Record]) -> list[bytes | str]:
+    return [record.error.reason if record.error else record.raw for record in records]
 
 
 def slow_masked_crc(data: bytes) -> int:
@@ -122,7 +123,7 @@ def test_a_flipped_data_byte_costs_one_record() -> None:
     assert outcome(result) == [*RECORDS[:2], "bad-data-crc", *RECORDS[3:]]
     bad = result[2]
     assert (bad.index, bad.offset, bad.next_offset) == (2, *starts(RECORDS)[2:4])
-    assert len(bad.data) == len(RECORDS[2])
+    assert len(bad.raw) == len(RECORDS[2])
     assert str(bad.error) == (
         f"bad-data-crc: the 42 bytes of the record at byte {bad.offset} do not match their "
         "CRC32C: damaged"
@@ -144,7 +145,7 @@ def test_a_damaged_length_is_one_bad_span() -> None:
     result = read(bytes(data))
     assert outcome(result) == [RECORDS[0], "bad-length-crc", *RECORDS[2:]]
     assert (result[1].offset, result[1].next_offset) == (low, high)
-    assert result[1].data == bytes(data[low:high])
+    assert result[1].raw == bytes(data[low:high])
     assert f"the length at byte {low} does not match" in str(result[1].error)
 
 
@@ -165,15 +166,15 @@ def test_a_file_that_ends_inside_a_record() -> None:
     data = packed(*RECORDS)[:-30]
     last = read(data)[-1]
     assert outcome(read(data)) == [*RECORDS[:-1], "truncated-record"]
-    assert last.data == data[last.offset :]
-    assert f"says 45 bytes and the file ends after {len(last.data) - 12}" in str(last.error)
+    assert last.raw == data[last.offset :]
+    assert f"says 45 bytes and the file ends after {len(last.raw) - 12}" in str(last.error)
 
 
 def test_a_file_that_ends_inside_a_header() -> None:
     """Too few bytes for a header are a truncated record too."""
     last = read(packed(b"x") + b"\x05\0\0")[-1]
     assert str(last.error) == "truncated-record: the file ends 3 bytes into the header at byte 17"
-    assert last.data == b"\x05\0\0"
+    assert last.raw == b"\x05\0\0"
 
 
 @pytest.mark.parametrize(
@@ -195,7 +196,7 @@ def test_a_large_foreign_file_is_given_up_early(monkeypatch: pytest.MonkeyPatch)
     assert only.error is not None
     assert only.error.reason == "not-tfrecord"
     assert only.next_offset < 4 << 20
-    assert len(only.data) == 1 << 20
+    assert len(only.raw) == 1 << 20
 
 
 def test_a_record_over_the_limit_is_skipped() -> None:

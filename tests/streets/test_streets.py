@@ -208,7 +208,7 @@ def test_written_drives_read_back(tmp_path: Path) -> None:
     with paths[0].open("rb") as file:
         records = list(read_records(file))
     frames = [
-        frame_from_example(record.data or b"", default_key="?", segment="street-0007")
+        frame_from_example(record.raw or b"", default_key="?", segment="street-0007")
         for record in records
     ]
     made = list(drive_frames(7, 2, size_wh=SMALL))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from urbandet_ray.config import EvalConfig
 from urbandet_ray.errors import InputError
-from urbandet_ray.evaluation import FrameResult, Metrics
+from urbandet_ray.evaluation import Metrics
 from urbandet_ray.evaluation import evaluate as measure
 from urbandet_ray.label_files import labels_of
 from urbandet_ray.records.sources import Source, list_sources, read_source
@@ -67,7 +67,7 @@ def _joined(
     sources: dict[str, Source],
     storage: Storage,
     skipped: list[str],
-) -> Iterator[FrameResult]:
+) -> Iterator[DetectionRow]:
     for name, shards in table.items():
         rows = {row.index: row for marker in shards.values() for row in folder.rows(marker)}
         known = 0
@@ -79,16 +79,12 @@ def _joined(
             if record.frame.truth is None:
                 raise InputError(f"{record.uri}, record {record.index} carries no labels")
             known += 1
-            yield _result(name, record.index, row, record.frame.truth)
+            yield replace(row, truth=record.frame.truth)
         if known < len(rows):
             raise InputError(
                 f"{sources[name].uri} has {known} of the {len(rows)} frames that the run has: "
                 "it is another file, or a damaged copy"
             )
-
-
-def _result(source: str, index: int, row: DetectionRow, truth: Any) -> FrameResult:
-    return FrameResult(f"{source}-{index:08d}", row.size_wh, truth, row.detections)
 
 
 def _notes(manifest: dict[str, Any], skipped: list[str], unused: int) -> list[str]:

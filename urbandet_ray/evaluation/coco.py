@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from urbandet_ray.boxes import Boxes
 from urbandet_ray.detections import Detections
-from urbandet_ray.evaluation.columns import FrameResult
+from urbandet_ray.frames import Truth
 from urbandet_ray.labels import LabelMap
+from urbandet_ray.runs.detections_table import DetectionRow
 
 _BOX_DECIMALS = 3  # a thousandth of a pixel moves the IoU of a 10 px box by 0.0002
 _SCORE_DECIMALS = 6  # float32 carries no more
@@ -34,7 +35,7 @@ def coco_results(frames: Iterable[tuple[int, Detections]]) -> Iterator[dict[str,
             yield {"image_id": image_id, "category_id": class_id, "bbox": box, "score": score}
 
 
-def coco_truth(frames: Iterable[tuple[int, FrameResult]], labels: LabelMap) -> dict[str, Any]:
+def coco_truth(frames: Iterable[tuple[int, DetectionRow]], labels: LabelMap) -> dict[str, Any]:
     """A COCO ground-truth file; `area` is the box's, as frames carry boxes and no outlines.
 
     Args:
@@ -51,7 +52,7 @@ def coco_truth(frames: Iterable[tuple[int, FrameResult]], labels: LabelMap) -> d
         images.append(
             {"id": image_id, "file_name": frame.frame_key, "width": width, "height": height}
         )
-        truth = frame.truth
+        truth = frame.truth or Truth.empty()
         boxes = np.round(_xywh(truth.boxes_xyxy), _BOX_DECIMALS)
         areas = np.round(boxes[:, 2] * boxes[:, 3], _BOX_DECIMALS).tolist()
         columns = (boxes.tolist(), areas, truth.class_ids.tolist(), truth.is_crowd.tolist())

@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from urbandet_ray.boxes import Boxes
-from urbandet_ray.detections import Detections
 from urbandet_ray.errors import InputError, LabelError
 from urbandet_ray.frames import Truth
 from urbandet_ray.labels import LabelMap
-
-
-@dataclass(frozen=True, eq=False)
-class FrameResult:
-    """One frame to be scored.
-
-    Attributes:
-        frame_key: unique within an evaluation.
-        size_wh: width, height in pixels.
-        truth: what is in the frame; Truth.empty() where nothing is.
-        detections: what was found.
-    """
-
-    frame_key: str
-    size_wh: tuple[int, int]
-    truth: Truth
-    detections: Detections
+from urbandet_ray.runs.detections_table import DetectionRow
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,98 +33,81 @@ class BoxColumns:
         return len(self.frames)
 
 
-@dataclass
-class _Collected:
-    """Columns in the making: an array a frame, joined at the end."""
-
-    frames: list[NDArray[np.int64]] = field(default_factory=list)
-    boxes: list[Boxes] = field(default_factory=list)
-    class_ids: list[NDArray[np.int32]] = field(default_factory=list)
-    values: list[NDArray[np.float32]] = field(default_factory=list)
-
-    def add(
-        self,
-        number: int,
-        boxes_xyxy: Boxes,
-        class_ids: NDArray[np.int32],
-        values: NDArray[np.float32],
-    ) -> None:
-        if len(class_ids):
-            self.frames.append(np.full(len(class_ids), number, np.int64))
-            self.boxes.append(boxes_xyxy)
-            self.class_ids.append(class_ids)
-            self.values.append(values)
-
-    def by_class(self, *, best_first: bool) -> dict[int, BoxColumns]:
-        if not self.frames:
-            return {}
-        frames, boxes = np.concatenate(self.frames), np.concatenate(self.boxes)
-        class_ids, values = np.concatenate(self.class_ids), np.concatenate(self.values)
-        # lexsort is stable: equal scores keep the detector's order, as COCO's merge sort does
-        order = np.lexsort((-values, frames)) if best_first else np.argsort(frames, kind="stable")
-        return {
-            int(class_id): BoxColumns(frames[of_class], boxes[of_class], values[of_class])
-            for class_id in np.unique(class_ids)
-            for of_class in [order[class_ids[order] == class_id]]
-        }
+_Pieces = list[tuple[int, Boxes, NDArray[np.int32], NDArray[np.float32]]]
+"""Columns in the making: number, boxes, class ids and values of each frame."""
 
 
-@dataclass(frozen=True, eq=False)
-class Scene:
-    """All frames of an evaluation, by class id."""
-
-    frames: int
-    truth: dict[int, BoxColumns]
-    detections: dict[int, BoxColumns]
-
-
-def collect(frames: Iterable[FrameResult], labels: LabelMap, score_min: float | None) -> Scene:
+def collect(
+    rows: Iterable[DetectionRow], labels: LabelMap, score_min: float | None
+) -> tuple[int, dict[int, BoxColumns], dict[int, BoxColumns]]:
     """Read all frames once into columns.
 
+    Returns:
+        The number of frames; the truth and the detections of each class id that has any.
+
     Raises:
-        InputError: no frame, a frame key that came before, or a truth box that is not finite.
+        InputError: no frame, a frame that came before, one without truth, or a truth box that is
+            not finite.
         LabelError: a class id that the label map does not have.
     """
-    truth, detections = _Collected(), _Collected()
-    seen: set[str] = set()
-    for number, frame in enumerate(_checked(frames, labels, seen)):
-        found = frame.detections if score_min is None else frame.detections.above(score_min)
-        labelled = frame.truth
+    truth: _Pieces = []
+    detections: _Pieces = []
+    frames = 0
+    for number, (row, labelled) in enumerate(_checked(rows, labels)):
+        found = row.detections if score_min is None else row.detections.above(score_min)
         crowd = labelled.is_crowd.astype(np.float32)
-        truth.add(number, labelled.boxes_xyxy, labelled.class_ids, crowd)
-        detections.add(number, found.boxes_xyxy, found.class_ids, found.scores)
-    if not seen:
+        truth.append((number, labelled.boxes_xyxy, labelled.class_ids, crowd))
+        detections.append((number, found.boxes_xyxy, found.class_ids, found.scores))
+        frames = number + 1
+    if not frames:
         raise InputError(
             "there is no frame to evaluate: check that the run has committed shards and that "
             "their frame keys are those of the truth records"
         )
-    return Scene(len(seen), truth.by_class(best_first=False), detections.by_class(best_first=True))
+    return frames, _by_class(truth, best_first=False), _by_class(detections, best_first=True)
+
+
+def _by_class(pieces: _Pieces, *, best_first: bool) -> dict[int, BoxColumns]:
+    frames = np.concatenate([np.full(len(ids), number, np.int64) for number, _, ids, _ in pieces])
+    boxes, class_ids, values = (
+        np.concatenate([piece[column] for piece in pieces]) for column in (1, 2, 3)
+    )
+    # lexsort is stable: equal scores keep the detector's order, as COCO's merge sort does
+    order = np.lexsort((-values, frames)) if best_first else np.argsort(frames, kind="stable")
+    return {
+        int(class_id): BoxColumns(frames[of_class], boxes[of_class], values[of_class])
+        for class_id in np.unique(class_ids)
+        for of_class in [order[class_ids[order] == class_id]]
+    }
 
 
 def _checked(
-    frames: Iterable[FrameResult], labels: LabelMap, seen: set[str]
-) -> Iterator[FrameResult]:
+    rows: Iterable[DetectionRow], labels: LabelMap
+) -> Iterator[tuple[DetectionRow, Truth]]:
     known = set(labels.names)
-    for frame in frames:
-        if frame.frame_key in seen:
+    seen: set[tuple[str, int]] = set()
+    for row in rows:
+        if (row.shard, row.index) in seen:
             raise InputError(
-                f"frame {frame.frame_key!r} came twice: an evaluation counts every frame once. "
+                f"frame {row.frame_key!r} came twice: an evaluation counts every frame once. "
                 "Check that the truth records and the run's detections are each read once"
             )
-        seen.add(frame.frame_key)
+        seen.add((row.shard, row.index))
+        if row.truth is None:
+            raise InputError(f"frame {row.frame_key!r} carries no labels to compare with")
         for what, class_ids in (
-            ("truth", frame.truth.class_ids),
-            ("detections", frame.detections.class_ids),
+            ("truth", row.truth.class_ids),
+            ("detections", row.detections.class_ids),
         ):
             unknown = set(class_ids.tolist()) - known
             if unknown:
-                raise LabelError(_unknown_class(frame.frame_key, what, min(unknown), labels))
-        if not np.isfinite(frame.truth.boxes_xyxy).all():
+                raise LabelError(_unknown_class(row.frame_key, what, min(unknown), labels))
+        if not np.isfinite(row.truth.boxes_xyxy).all():
             raise InputError(
-                f"the truth of frame {frame.frame_key!r} has a box that is not finite: "
+                f"the truth of frame {row.frame_key!r} has a box that is not finite: "
                 "run `urbandet data validate` on the truth records"
             )
-        yield frame
+        yield row, row.truth
 
 
 def _unknown_class(frame_key: str, what: str, class_id: int, labels: LabelMap) -> str:

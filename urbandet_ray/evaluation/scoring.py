@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urbandet_ray.errors import ConfigError
-from urbandet_ray.evaluation.columns import BoxColumns, FrameResult, Scene, collect
+from urbandet_ray.evaluation.columns import BoxColumns, collect
 from urbandet_ray.evaluation.curves import SIZES, Curves, measure_class
 from urbandet_ray.evaluation.metrics import ClassMetrics, Figure, Metrics, SizeMetrics
 from urbandet_ray.labels import LabelMap
+from urbandet_ray.runs.detections_table import DetectionRow
 
 _IOU_50, _IOU_75 = 0, 5
 _ALL = 0
@@ -25,7 +26,7 @@ _NONE = BoxColumns(np.zeros(0, np.int64), np.zeros((0, 4), np.float32), np.zeros
 
 
 def evaluate(
-    frames: Iterable[FrameResult],
+    rows: Iterable[DetectionRow],
     labels: LabelMap,
     *,
     score_min: float | None = None,
@@ -34,7 +35,7 @@ def evaluate(
     """Compare detections with truth by the rules of COCO (cocoeval, bbox).
 
     Args:
-        frames: every frame once, in any order; read once, so a generator will do.
+        rows: every frame once with its truth, in any order; read once, so a generator will do.
         labels: the classes of both truth and detections.
         score_min: detections below it are left out; COCO's own figures leave none out.
         max_detections: best detections considered per frame and class.
@@ -44,21 +45,25 @@ def evaluate(
 
     Raises:
         ConfigError: max_detections is below 1.
-        InputError: no frame, a frame that comes twice, or a truth box that is not finite.
+        InputError: no frame, one that comes twice or without truth, or a truth box that is not
+            finite.
         LabelError: a class id that the label map does not have.
     """
     if max_detections < 1:
         raise ConfigError(f"max_detections is {max_detections}: give at least 1 (COCO uses 100)")
     limits = (1, min(10, max_detections), max_detections)
-    scene = collect(frames, labels, score_min)
+    frames, truth, detections = collect(rows, labels, score_min)
     curves = {
-        class_id: measure_class(truth, scene.detections.get(class_id, _NONE), limits)
-        for class_id, truth in scene.truth.items()
+        class_id: measure_class(boxes, detections.get(class_id, _NONE), limits)
+        for class_id, boxes in truth.items()
     }
     by_class = {
-        name: _class_metrics(class_id, scene, curves) for class_id, name in labels.names.items()
+        name: _class_metrics(
+            truth.get(class_id, _NONE), len(detections.get(class_id, _NONE)), curves.get(class_id)
+        )
+        for class_id, name in labels.names.items()
     }
-    return _summary(scene.frames, max_detections, curves, by_class)
+    return _summary(frames, max_detections, curves, by_class)
 
 
 def _summary(
@@ -89,12 +94,10 @@ def _summary(
     )
 
 
-def _class_metrics(class_id: int, scene: Scene, curves: Mapping[int, Curves]) -> ClassMetrics:
-    truth = scene.truth.get(class_id, _NONE)
-    found = len(scene.detections.get(class_id, _NONE))
-    if class_id not in curves:
+def _class_metrics(truth: BoxColumns, found: int, curves: Curves | None) -> ClassMetrics:
+    if curves is None:
         return ClassMetrics(None, None, None, 0, found, dict.fromkeys(_SMALL_TO_LARGE))
-    precision, recall = curves[class_id].precision, curves[class_id].recall
+    precision, recall = curves.precision, curves.recall
     return ClassMetrics(
         ap=_mean(precision[..., _ALL]),
         ap50=_mean(precision[_IOU_50, :, _ALL]),

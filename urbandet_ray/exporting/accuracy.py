@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from urbandet_ray.errors import InputError, RecordError
-from urbandet_ray.evaluation import FrameResult, Metrics, evaluate
-from urbandet_ray.frames import Frame, Image, Truth
+from urbandet_ray.evaluation import Metrics, evaluate
+from urbandet_ray.frames import Frame, Image
 from urbandet_ray.models.detector import Detector
 from urbandet_ray.records.images import decode_frame
-from urbandet_ray.records.sources import Source, SourceRecord, list_sources, read_source
+from urbandet_ray.records.sources import Record, Source, list_sources, read_source
+from urbandet_ray.runs.detections_table import DetectionRow
 from urbandet_ray.storage import Storage
 
 
@@ -36,7 +37,7 @@ def has_labels(sources: Sequence[Source], storage: Storage) -> bool:
     return False
 
 
-def decoded(source: Source, storage: Storage) -> Iterator[tuple[SourceRecord, Frame, Image]]:
+def decoded(source: Source, storage: Storage) -> Iterator[tuple[Record, Frame, Image]]:
     """A source's records with their frames and images; bad ones are left out."""
     for record in read_source(source, storage):
         if record.frame is None:
@@ -48,20 +49,21 @@ def decoded(source: Source, storage: Storage) -> Iterator[tuple[SourceRecord, Fr
         yield record, record.frame, image
 
 
-def _results(detector: Detector, data: str, storage: Storage) -> Iterator[FrameResult]:
-    waiting: list[tuple[str, Truth, Image]] = []
+def _results(detector: Detector, data: str, storage: Storage) -> Iterator[DetectionRow]:
+    waiting: list[tuple[str, int, Frame, Image]] = []
 
-    def answered() -> Iterator[FrameResult]:
-        found = detector.detect([image for _, _, image in waiting])
-        for (key, truth, image), detections in zip(waiting, found, strict=True):
-            yield FrameResult(key, (image.shape[1], image.shape[0]), truth, detections)
+    def answered() -> Iterator[DetectionRow]:
+        found = detector.detect([image for *_, image in waiting])
+        for (name, index, frame, image), detections in zip(waiting, found, strict=True):
+            key, segment, size_wh = frame.frame_key, frame.segment, (image.shape[1], image.shape[0])
+            yield DetectionRow(name, index, key, segment, size_wh, detections, frame.truth)
         waiting.clear()
 
     for source in list_sources(data, storage):
         for record, frame, image in decoded(source, storage):
             if frame.truth is None:
                 raise InputError(f"{record.uri}, record {record.index} carries no labels")
-            waiting.append((f"{source.name}-{record.index:08d}", frame.truth, image))
+            waiting.append((source.name, record.index, frame, image))
             if len(waiting) == detector.batch_size:
                 yield from answered()
     yield from answered()

@@ -34,7 +34,7 @@ from urbandet_ray.models.network.facts import NetworkFacts, is_network, read_fac
 from urbandet_ray.models.network.runtimes import computes_in
 from urbandet_ray.models.shipped import SHIPPED_URI
 from urbandet_ray.records.images import decode_frame
-from urbandet_ray.records.sources import Source, SourceRecord, read_source
+from urbandet_ray.records.sources import Record, Source, read_source
 from urbandet_ray.runs.run_folder import BACKEND_NAME, RunFolder, to_json
 from urbandet_ray.storage import Storage, join_uri
 from urbandet_ray.tables import text_table
@@ -256,10 +256,10 @@ def _job(
     return make_job(config, storage, labels, load)
 
 
-def _sample(sources: Sequence[Source], storage: Storage, config: InferConfig) -> list[SourceRecord]:
+def _sample(sources: Sequence[Source], storage: Storage, config: InferConfig) -> list[Record]:
     """Good records of the first sources, as many as a trial wants."""
 
-    def good() -> Iterator[SourceRecord]:
+    def good() -> Iterator[Record]:
         for source in sources:
             for record in read_source(source, storage):
                 frame = record.frame

@@ -29,13 +29,13 @@ from urbandet_ray.frames import Frame, Image
 from urbandet_ray.inference.job import DeadLetter, InferJob, ShardSummary
 from urbandet_ray.inference.shards import Shard
 from urbandet_ray.records.images import decode_frame, encode_jpeg, image_size
-from urbandet_ray.records.sources import SourceRecord
+from urbandet_ray.records.sources import Record
 from urbandet_ray.rendering.annotate import Annotator
 from urbandet_ray.runs.detections_table import DetectionRow, rows_to_parquet
 from urbandet_ray.runs.run_folder import Marker, RunFolder
 
 T = TypeVar("T")
-Good = tuple[SourceRecord, Frame, Image, tuple[int, int]]
+Good = tuple[Record, Frame, Image, tuple[int, int]]
 """A record, its frame, what was decoded of it, and the width and height of the whole frame."""
 
 
@@ -125,7 +125,7 @@ class ShardProcessor:
         started = time.time()
         clock = StageClock()
         clock.busy_s["read"] = shard.read_s
-        bad: list[tuple[SourceRecord, RecordError]] = []
+        bad: list[tuple[Record, RecordError]] = []
         rows: list[DetectionRow] = []
         drawing: deque[Future[None]] = deque()
         memory_mb = 0.0
@@ -172,10 +172,10 @@ class ShardProcessor:
         return answers
 
     def _batches(
-        self, shard: Shard, clock: StageClock, bad: list[tuple[SourceRecord, RecordError]]
+        self, shard: Shard, clock: StageClock, bad: list[tuple[Record, RecordError]]
     ) -> Iterator[list[Good]]:
         """Decoded batches in record order; threads decode two batches ahead."""
-        ahead: deque[tuple[SourceRecord, Future[tuple[Image, tuple[int, int]]]]] = deque()
+        ahead: deque[tuple[Record, Future[tuple[Image, tuple[int, int]]]]] = deque()
         waiting = iter(shard.records)
         batch: list[Good] = []
 
@@ -235,7 +235,7 @@ class ShardProcessor:
             self._job.storage.write_provisional(uri, encoded)  # the marker makes it count
 
     def _commit(
-        self, shard: Shard, rows: list[DetectionRow], bad: list[tuple[SourceRecord, RecordError]]
+        self, shard: Shard, rows: list[DetectionRow], bad: list[tuple[Record, RecordError]]
     ) -> list[DeadLetter]:
         store, folder = self._job.storage, self._folder
         bad.sort(key=lambda entry: entry[0].index)
@@ -260,7 +260,7 @@ class ShardProcessor:
         folder.commit(marker)
         return letters
 
-    def _bury(self, shard: Shard, record: SourceRecord, error: RecordError) -> DeadLetter:
+    def _bury(self, shard: Shard, record: Record, error: RecordError) -> DeadLetter:
         raw = bytes(record.frame.encoded if record.frame is not None else record.raw)
         name = f"{shard.source}-{record.index:08d}.bin"
         self._job.storage.write_bytes(self._folder.path("dead_letter", name), raw)
@@ -299,7 +299,7 @@ def own_memory_mb() -> float:
 
 def _row(
     shard: Shard,
-    record: SourceRecord,
+    record: Record,
     frame: Frame,
     size_wh: tuple[int, int],
     detections: Detections,

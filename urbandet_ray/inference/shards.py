@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from urbandet_ray.errors import RecordError
-from urbandet_ray.records.sources import Source, SourceRecord, read_source
+from urbandet_ray.records.sources import Record, Source, read_source
 from urbandet_ray.runs.run_folder import Marker, shard_name
 from urbandet_ray.storage import Storage
 
@@ -35,7 +35,7 @@ class Shard:
     first_offset: int
     next_offset: int
     last: bool
-    records: tuple[SourceRecord, ...]
+    records: tuple[Record, ...]
     extent: float
     read_s: float
 
@@ -130,13 +130,13 @@ def read_shards(
         clock = time.perf_counter()
 
 
-def _empty(source: Source) -> SourceRecord:
+def _empty(source: Source) -> Record:
     error = RecordError("empty-file", f"{source.uri} holds no records")
-    return SourceRecord(0, 0, 0, source.uri, b"", None, error)
+    return Record(0, 0, 0, b"", error, uri=source.uri)
 
 
 def _shard(
-    source: Source, order: int, group: tuple[SourceRecord, ...], last: bool, read_s: float
+    source: Source, order: int, group: tuple[Record, ...], last: bool, read_s: float
 ) -> Shard:
     first, end = group[0], group[-1]
     return Shard(
@@ -172,13 +172,13 @@ def _whole(source: Source) -> int:
 
 
 def cut(
-    records: Iterable[SourceRecord], rule: CutRule, order: int = 0
-) -> Iterator[tuple[tuple[SourceRecord, ...], bool]]:
+    records: Iterable[Record], rule: CutRule, order: int = 0
+) -> Iterator[tuple[tuple[Record, ...], bool]]:
     """Group records by the rule; the flag says which group is the last.
 
     A source without records gives one empty group.
     """
-    group: list[SourceRecord] = []
+    group: list[Record] = []
     size_bytes = frames = 0
     for record in records:
         weight = _weight(record)
@@ -192,7 +192,7 @@ def cut(
     yield tuple(group), True
 
 
-def _lighten(record: SourceRecord, keep_truth: bool) -> SourceRecord:
+def _lighten(record: Record, keep_truth: bool) -> Record:
     """Leave out what no later stage needs: a good record's raw bytes, and its labels."""
     if record.frame is None:
         return record
@@ -200,5 +200,5 @@ def _lighten(record: SourceRecord, keep_truth: bool) -> SourceRecord:
     return replace(record, raw=b"", frame=frame)
 
 
-def _weight(record: SourceRecord) -> int:
+def _weight(record: Record) -> int:
     return len(record.frame.encoded) if record.frame is not None else len(record.raw)

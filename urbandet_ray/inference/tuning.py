@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from urbandet_ray.errors import RunError, UrbandetError
 from urbandet_ray.inference.job import InferJob
 from urbandet_ray.inference.shards import Shard
-from urbandet_ray.records.sources import SourceRecord
+from urbandet_ray.records.sources import Record
 from urbandet_ray.storage import Storage
 
 TRIAL_S = 1.5
@@ -96,7 +96,7 @@ class Tuning:
 
 def tune(
     candidates: Mapping[str, Callable[[int], InferJob]],
-    records: Sequence[SourceRecord],
+    records: Sequence[Record],
     *,
     gpus: float = 0.0,
     actors: tuple[int | None, int | None] = (None, None),
@@ -237,7 +237,7 @@ class _Pool:
         for actor in self._actors:
             ray.kill(actor)
 
-    def trial(self, name: str, batch_size: int, records: Sequence[SourceRecord]) -> Trial:
+    def trial(self, name: str, batch_size: int, records: Sequence[Record]) -> Trial:
         """Have all actors work at the same time."""
         answers = self._ask("work", list(records), batch_size, timeout=_START_S)
         failures = [answer for answer in answers if isinstance(answer, str)]
@@ -276,9 +276,7 @@ class TrialActor:
         """Images a call that the detector works best with, or why it is not there."""
         return self._failure or self._detector.batch_size
 
-    def work(
-        self, records: Sequence[SourceRecord], batch_size: int
-    ) -> tuple[int, float, float] | str:
+    def work(self, records: Sequence[Record], batch_size: int) -> tuple[int, float, float] | str:
         """Frames done, seconds, and seconds of them in the model; or what went wrong."""
         from urbandet_ray.inference.processor import ShardProcessor
 
@@ -308,7 +306,7 @@ class TrialActor:
             return frames, time.perf_counter() - begin, busy
 
 
-def _shard(records: Sequence[SourceRecord]) -> Shard:
+def _shard(records: Sequence[Record]) -> Shard:
     first, last = records[0], records[-1]
     return Shard(
         source="trial",

@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,10 +18,9 @@ from urbandet_ray.frames import Frame
 from urbandet_ray.records.bytestream import ByteStream, skip_bytes
 from urbandet_ray.records.example import frame_from_example
 from urbandet_ray.records.images import MAX_PIXELS, sniff_format
-from urbandet_ray.records.source import Source, SourceRecord
+from urbandet_ray.records.source import Record, Source
 from urbandet_ray.records.tfrecord import (
     HEADER_BYTES,
-    RawRecord,
     decompress,
     is_gzip,
     read_records,
@@ -34,7 +34,7 @@ _READ_THREADS = 8
 
 def read_tfrecord(
     source: Source, storage: Storage, first_index: int, offset: int
-) -> Iterator[SourceRecord]:
+) -> Iterator[Record]:
     """Records from a byte offset on; gzip cannot be entered midway and is unpacked up to there."""
     with ExitStack() as opened:
         stream: ByteStream
@@ -46,7 +46,7 @@ def read_tfrecord(
                 stream = decompress(stream)
                 skip_bytes(stream, offset)
         for raw in read_records(stream, first_index=first_index, offset=offset):
-            yield _from_raw(raw, source)
+            yield _parsed(raw, source)
 
 
 def _is_gzip(source: Source, storage: Storage) -> bool:
@@ -54,22 +54,22 @@ def _is_gzip(source: Source, storage: Storage) -> bool:
         return is_gzip(stream.read(HEADER_BYTES))
 
 
-def _from_raw(raw: RawRecord, source: Source) -> SourceRecord:
-    frame, error = None, raw.error
+def _parsed(record: Record, source: Source) -> Record:
+    frame, error = None, record.error
     if error is None:
         try:
-            key = f"{source.segment}-{raw.index:06d}"
-            frame = frame_from_example(raw.data, default_key=key, segment=source.segment)
+            key = f"{source.segment}-{record.index:06d}"
+            frame = frame_from_example(record.raw, default_key=key, segment=source.segment)
         except RecordError as bad:
             error = bad
-    return SourceRecord(raw.index, raw.offset, raw.next_offset, source.uri, raw.data, frame, error)
+    return replace(record, frame=frame, error=error, uri=source.uri)
 
 
-def read_images(source: Source, storage: Storage, first_index: int) -> Iterator[SourceRecord]:
+def read_images(source: Source, storage: Storage, first_index: int) -> Iterator[Record]:
     """Images in natural order; from S3 a few are fetched ahead."""
     stems = Counter(PurePosixPath(info.uri).stem for info in source.files)
 
-    def read(index: int) -> SourceRecord:
+    def read(index: int) -> Record:
         info = source.files[index]
         path = PurePosixPath(info.uri)
         key = path.stem if stems[path.stem] == 1 else path.name
@@ -80,7 +80,7 @@ def read_images(source: Source, storage: Storage, first_index: int) -> Iterator[
         frame = None
         if error is None:
             frame = Frame(key, source.segment, data, sniff_format(data) or "jpeg")
-        return SourceRecord(index, index, index + 1, info.uri, data, frame, error)
+        return Record(index, index, index + 1, data, error, frame, info.uri)
 
     indexes = range(first_index, len(source.files))
     return _ahead(read, indexes) if is_remote(source.uri) else map(read, indexes)
@@ -103,8 +103,8 @@ def _read_image_file(info: FileInfo, storage: Storage) -> bytes:
         raise RecordError("unreadable-file", str(error)) from error
 
 
-def _ahead(read: Callable[[int], SourceRecord], indexes: range) -> Iterator[SourceRecord]:
-    waiting: deque[Future[SourceRecord]] = deque()
+def _ahead(read: Callable[[int], Record], indexes: range) -> Iterator[Record]:
+    waiting: deque[Future[Record]] = deque()
     pool = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="read-images")
     try:
         for index in indexes:
@@ -117,7 +117,7 @@ def _ahead(read: Callable[[int], SourceRecord], indexes: range) -> Iterator[Sour
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def read_video(source: Source, storage: Storage, first_index: int) -> Iterator[SourceRecord]:
+def read_video(source: Source, storage: Storage, first_index: int) -> Iterator[Record]:
     """Decoded frames from `first_index` on; what comes before is decoded and dropped.
 
     A video that breaks midway ends with one error record: "bad-video" or "truncated-video".
@@ -145,7 +145,7 @@ def read_video(source: Source, storage: Storage, first_index: int) -> Iterator[S
         except (av.FFmpegError, RecordError) as error:
             bad = error if isinstance(error, RecordError) else _bad_video(source, index, error)
             at = max(index, first_index)
-            yield SourceRecord(at, at, at + 1, source.uri, b"", None, bad)
+            yield Record(at, at, at + 1, b"", bad, uri=source.uri)
 
 
 def _bad_video(source: Source, index: int, error: Exception) -> RecordError:
@@ -164,7 +164,7 @@ def _local_video(source: Source, storage: Storage, opened: ExitStack) -> str:
     return str(path)
 
 
-def _video_record(picture: Any, index: int, source: Source) -> SourceRecord:
+def _video_record(picture: Any, index: int, source: Source) -> Record:
     if picture.width * picture.height > MAX_PIXELS:
         raise RecordError("image-too-large", f"{source.uri}: {picture.width}x{picture.height}")
     image = picture.to_ndarray(format="rgb24", threads=1)
@@ -174,4 +174,4 @@ def _video_record(picture: Any, index: int, source: Source) -> SourceRecord:
     pixels = image.tobytes()
     size_wh = (image.shape[1], image.shape[0])
     frame = Frame(f"{source.segment}-{index:06d}", source.segment, pixels, "raw", size_wh)
-    return SourceRecord(index, index, index + 1, source.uri, pixels, frame, None)
+    return Record(index, index, index + 1, pixels, frame=frame, uri=source.uri)

@@ -12,7 +12,7 @@ from urbandet_ray.frames import Frame
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.example import frame_and_problems_from_example
 from urbandet_ray.records.images import decode_frame
-from urbandet_ray.records.source import Source, SourceRecord
+from urbandet_ray.records.source import Record, Source
 from urbandet_ray.records.sources import list_sources, read_source
 from urbandet_ray.storage import Storage
 
@@ -142,7 +142,7 @@ def _check_source(
     return FileCount(source.uri, good, bad), problems
 
 
-def _check_record(record: SourceRecord, source: Source, labels: LabelMap | None) -> list[Problem]:
+def _check_record(record: Record, source: Source, labels: LabelMap | None) -> list[Problem]:
     if record.error is not None or record.frame is None:
         return [_fatal(record, record.error)] if record.error else []
     try:
@@ -162,7 +162,7 @@ def _check_record(record: SourceRecord, source: Source, labels: LabelMap | None)
     return problems
 
 
-def _unknown_classes(record: SourceRecord, frame: Frame, labels: LabelMap) -> list[Problem]:
+def _unknown_classes(record: Record, frame: Frame, labels: LabelMap) -> list[Problem]:
     if frame.truth is None:
         return []
     counts = Counter(frame.truth.class_ids.tolist())
@@ -174,9 +174,9 @@ def _unknown_classes(record: SourceRecord, frame: Frame, labels: LabelMap) -> li
     ]
 
 
-def _problem(record: SourceRecord, reason: str, detail: str) -> Problem:
+def _problem(record: Record, reason: str, detail: str) -> Problem:
     return Problem(record.uri, record.index, record.offset, reason, detail, False)
 
 
-def _fatal(record: SourceRecord, error: RecordError) -> Problem:
+def _fatal(record: Record, error: RecordError) -> Problem:
     return Problem(record.uri, record.index, record.offset, error.reason, error.detail, True)

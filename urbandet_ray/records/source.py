@@ -37,24 +37,25 @@ class Source:
 
 
 @dataclass(frozen=True)
-class SourceRecord:
-    """One record of a source: a frame, or the reason why there is none.
+class Record:
+    """One record of a source, from its bytes to its frame; or the reason why there is none.
 
     Attributes:
         index: position in the source; bad ones count.
-        offset: where reading may start again: a byte of the (decompressed) TFRecord file, the
-            position of an image or video frame.
+        offset: where reading may start again: the first byte of the record's header in the
+            (decompressed) TFRecord file, the position of an image or video frame.
         next_offset: the offset of the record after it.
-        uri: the file it came from.
-        raw: the bytes as they were stored; those of the pixels for a video frame.
-        frame: the frame, None where there is an error.
-        error: why the record cannot be used.
+        raw: the bytes as they were stored; where the framing itself is broken the damaged span
+            from `offset` on (at most KEPT_DAMAGE_BYTES of it); the pixels of a video frame.
+        error: why the record cannot be used, None where it can.
+        frame: what the bytes hold; None until they are parsed, and where there is an error.
+        uri: the file it came from; "" while only its bytes are known.
     """
 
     index: int
     offset: int
     next_offset: int
-    uri: str
     raw: bytes
-    frame: Frame | None
-    error: RecordError | None
+    error: RecordError | None = None
+    frame: Frame | None = None
+    uri: str = ""

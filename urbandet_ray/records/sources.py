@@ -6,18 +6,18 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from urbandet_ray.errors import InputError, RecordError
 from urbandet_ray.records.bytestream import read_exactly
 from urbandet_ray.records.readers import read_images, read_tfrecord, read_video
-from urbandet_ray.records.source import Source, SourceKind, SourceRecord
+from urbandet_ray.records.source import Record, Source, SourceKind
 from urbandet_ray.records.tfrecord import HEADER_BYTES, decompress, is_record_header
 from urbandet_ray.storage import FileInfo, Storage
 from urbandet_ray.storage.uris import S3Location, has_glob, parse_uri, split_glob
 
-__all__ = ["Source", "SourceRecord", "list_sources", "read_source"]
+__all__ = ["Record", "Source", "list_sources", "read_source"]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm"})
@@ -36,10 +36,8 @@ _SNIFFED_FILES = 20
 _NAME_CHARACTERS = 120
 
 
-@dataclass(frozen=True)
-class _Found:
-    relative: str
-    info: FileInfo
+_Found = tuple[str, FileInfo]
+"""A file's path within the listed folder, and the file."""
 
 
 def list_sources(uri: str, storage: Storage) -> list[Source]:
@@ -57,20 +55,20 @@ def list_sources(uri: str, storage: Storage) -> list[Source]:
     if not infos:
         raise InputError(f"{uri} is an empty folder: expected {_EXPECTED}")
     base, is_file = _base_of(uri, infos)
-    found = [_Found(info.uri[len(base) :].lstrip("/"), info) for info in infos]
-    kinds = {file.relative: _kind_by_name(file.relative) for file in found}
+    found = [(info.uri[len(base) :].lstrip("/"), info) for info in infos]
+    kinds = {relative: _kind_by_name(relative) for relative, _ in found}
     if not any(kinds.values()):
-        for file in found[:_SNIFFED_FILES]:
-            kinds[file.relative] = "tfrecord" if _holds_records(file.info, storage) else None
-    usable = [file for file in found if kinds[file.relative]]
+        for relative, info in found[:_SNIFFED_FILES]:
+            kinds[relative] = "tfrecord" if _holds_records(info, storage) else None
+    usable = [file for file in found if kinds[file[0]]]
     if not usable:
         raise InputError(_nothing_usable(uri, found, is_file))
     singles = [
-        (file.relative, _file_source(kind, file))
-        for file in usable
-        if (kind := kinds[file.relative]) and (kind != "images" or is_file)
+        (relative, _file_source(kind, info))
+        for relative, info in usable
+        if (kind := kinds[relative]) and (kind != "images" or is_file)
     ]
-    images = [] if is_file else [file for file in usable if kinds[file.relative] == "images"]
+    images = [] if is_file else [file for file in usable if kinds[file[0]] == "images"]
     listed = sorted(
         [*singles, *_image_folders(images, base)], key=lambda pair: natural_key(pair[0])
     )
@@ -79,14 +77,14 @@ def list_sources(uri: str, storage: Storage) -> list[Source]:
 
 def read_source(
     source: Source, storage: Storage, *, first_index: int = 0, offset: int = 0
-) -> Iterator[SourceRecord]:
+) -> Iterator[Record]:
     """Read a source's records in order, bad ones included; stop early by closing the iterator.
 
     Args:
         source: from list_sources; reading fails if it changed since then.
         storage: reads it.
         first_index: index of the first record wanted.
-        offset: that record's offset, from an earlier SourceRecord (`offset` or `next_offset`).
+        offset: that record's offset, from an earlier Record (`offset` or `next_offset`).
 
     Raises:
         StorageError: the source changed since it was listed, or cannot be read.
@@ -142,34 +140,33 @@ def _holds_records(info: FileInfo, storage: Storage) -> bool:
 def _nothing_usable(uri: str, found: list[_Found], is_file: bool) -> str:
     if is_file:
         return f"{uri} is not something frames can be read from: expected {_EXPECTED}"
-    suffixes = Counter(PurePosixPath(file.relative).suffix or "no suffix" for file in found)
+    suffixes = Counter(PurePosixPath(relative).suffix or "no suffix" for relative, _ in found)
     listed = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(6))
     return f"{uri} holds nothing frames can be read from ({listed}): expected {_EXPECTED}"
 
 
-def _file_source(kind: SourceKind, file: _Found) -> Source:
-    info = file.info
+def _file_source(kind: SourceKind, info: FileInfo) -> Source:
     files = (info,) if kind == "images" else ()
     return Source(kind, info.uri, "", "", info.size_bytes, info.version, files)
 
 
 def _image_folders(images: list[_Found], base: str) -> Iterator[tuple[str, Source]]:
     folders: dict[str, list[_Found]] = {}
-    for file in images:
-        folders.setdefault(file.relative.rpartition("/")[0], []).append(file)
+    for relative, info in images:
+        folders.setdefault(relative.rpartition("/")[0], []).append((relative, info))
     for folder, members in folders.items():
-        members.sort(key=lambda file: natural_key(file.relative))
+        members.sort(key=lambda file: natural_key(file[0]))
         digest = hashlib.sha256()
-        for file in members:
-            digest.update(repr((file.relative, file.info.size_bytes, file.info.version)).encode())
+        for relative, info in members:
+            digest.update(repr((relative, info.size_bytes, info.version)).encode())
         source = Source(
             kind="images",
-            uri=members[0].info.uri.rpartition("/")[0],
+            uri=members[0][1].uri.rpartition("/")[0],
             name="",
             segment="",
-            size_bytes=sum(file.info.size_bytes for file in members),
+            size_bytes=sum(info.size_bytes for _, info in members),
             version=digest.hexdigest()[:32],
-            files=tuple(file.info for file in members),
+            files=tuple(info for _, info in members),
         )
         yield folder or base.rpartition("/")[2], source
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from types import TracebackType
 from typing import BinaryIO
@@ -26,6 +25,7 @@ from urbandet_ray.records.bytestream import (
     PrefixedStream,
     read_exactly,
 )
+from urbandet_ray.records.source import Record
 
 HEADER_BYTES = 12
 FOOTER_BYTES = 4
@@ -37,26 +37,6 @@ _CRC = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
 _MASK_DELTA = 0xA282EAD8
 _GZIP_MAGIC = b"\x1f\x8b"
-
-
-@dataclass(frozen=True)
-class RawRecord:
-    """One record, or one damaged span, of a TFRecord file.
-
-    Attributes:
-        index: position in the file; damaged ones count.
-        offset: first byte of the record's header, in the decompressed file.
-        next_offset: first byte after the record.
-        data: the payload; where the framing itself is broken the raw span from `offset`
-            (at most KEPT_DAMAGE_BYTES of it).
-        error: why the record cannot be used, None where it can.
-    """
-
-    index: int
-    offset: int
-    next_offset: int
-    data: bytes
-    error: RecordError | None
 
 
 def masked_crc(data: bytes | bytearray | memoryview) -> int:
@@ -93,7 +73,7 @@ def read_records(
     first_index: int = 0,
     offset: int = 0,
     max_record_bytes: int = 1 << 30,
-) -> Iterator[RawRecord]:
+) -> Iterator[Record]:
     """Read records one by one; damage becomes a record with an error, and reading goes on.
 
     Error reasons: bad-data-crc (the next record's header is intact), bad-length-crc and
@@ -113,7 +93,7 @@ def read_records(
             record = _next_record(window, index, max_record_bytes, any_good)
         except RecordError as error:  # the gzip stream broke
             rest = window.take_rest()
-            yield RawRecord(index, start, window.offset, rest, error)
+            yield Record(index, start, window.offset, rest, error)
             return
         if record is None:
             return
@@ -126,7 +106,7 @@ def read_records(
 
 def _next_record(
     window: _Window, index: int, max_record_bytes: int, any_good: bool
-) -> RawRecord | None:
+) -> Record | None:
     start = window.offset
     available = window.fill(HEADER_BYTES)
     if available == 0:
@@ -149,20 +129,18 @@ def _next_record(
     stored = _CRC.unpack(window.peek(size - FOOTER_BYTES, size))[0]
     if masked_crc(data) == stored:
         window.drop(size)
-        return RawRecord(index, start, window.offset, data, None)
+        return Record(index, start, window.offset, data, None)
     return _bad_data(window, index, data, size, max_record_bytes)
 
 
-def _bad_data(
-    window: _Window, index: int, data: bytes, size: int, max_record_bytes: int
-) -> RawRecord:
+def _bad_data(window: _Window, index: int, data: bytes, size: int, max_record_bytes: int) -> Record:
     """Tell a flipped byte (the next header stands where it should) from missing bytes."""
     start = window.offset
     available = window.fill(size + HEADER_BYTES)
     if available == size or is_record_header(window.peek(size, size + HEADER_BYTES)):
         window.drop(size)
         detail = f"the {len(data)} bytes of the record at byte {start} do not match their CRC32C"
-        return RawRecord(
+        return Record(
             index, start, window.offset, data, RecordError("bad-data-crc", f"{detail}: damaged")
         )
     error = RecordError(
@@ -183,7 +161,7 @@ def _header_error(head: bytes, start: int) -> RecordError:
 
 def _resynchronise(
     window: _Window, index: int, max_record_bytes: int, error: RecordError, any_good: bool
-) -> RawRecord:
+) -> Record:
     """Make everything up to the next header that checks one bad record.
 
     A file that never held a record, and does not begin like one, is given up after
@@ -210,10 +188,10 @@ def _resynchronise(
             f"the file begins with {bytes(kept[:8])!r} and holds no TFRecord header: "
             "expected a TFRecord file, plain or gzip",
         )
-    return RawRecord(index, start, window.offset, bytes(kept), error)
+    return Record(index, start, window.offset, bytes(kept), error)
 
 
-def _skip_large(window: _Window, index: int, length: int, max_record_bytes: int) -> RawRecord:
+def _skip_large(window: _Window, index: int, length: int, max_record_bytes: int) -> Record:
     start = window.offset
     error = RecordError(
         "record-too-large",
@@ -224,7 +202,7 @@ def _skip_large(window: _Window, index: int, length: int, max_record_bytes: int)
     while left and (chunk := window.take(min(left, CHUNK_BYTES))):
         kept += chunk[: max(KEPT_DAMAGE_BYTES - len(kept), 0)]
         left -= len(chunk)
-    return RawRecord(index, start, window.offset, bytes(kept), error)
+    return Record(index, start, window.offset, bytes(kept), error)
 
 
 @cache

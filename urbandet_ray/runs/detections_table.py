@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from urbandet_ray.detections import Detections
 from urbandet_ray.errors import InputError
+from urbandet_ray.frames import Truth
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,14 +27,16 @@ _LIST_COLUMNS = ("boxes_xyxy", "scores", "class_ids", "track_ids")
 
 @dataclass(frozen=True, eq=False)
 class DetectionRow:
-    """What a run says about one frame.
+    """What a detector says about one frame, and the truth beside it where that is known.
 
     Attributes:
-        shard: name of the shard the frame belongs to.
+        shard: name of the shard the frame belongs to, or of its source.
         index: place of the frame in its shard's file, from 0.
         frame_key, segment: as the frame's record has them.
         size_wh: width, height of the frame in pixels.
         detections: boxes in pixels of the frame.
+        truth: what is in the frame, for evaluation; None where nobody says. It stays with its
+            records: the table does not hold it.
     """
 
     shard: str
@@ -42,6 +45,7 @@ class DetectionRow:
     segment: str
     size_wh: tuple[int, int]
     detections: Detections
+    truth: Truth | None = None
 
 
 def rows_to_parquet(rows: Sequence[DetectionRow]) -> bytes:

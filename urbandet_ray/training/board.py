@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from urbandet_ray.boxes import box_areas, iou_matrix
 from urbandet_ray.errors import NotFoundError
-from urbandet_ray.evaluation import FrameResult, Metrics
+from urbandet_ray.evaluation import Metrics
+from urbandet_ray.runs.detections_table import DetectionRow
 from urbandet_ray.storage import Storage, is_remote, join_uri
 
 METRICS_NAME, BOARD_NAME = "metrics.jsonl", "tensorboard"
@@ -61,7 +62,7 @@ class Board:
         self._line({"kind": "steps", "step": step, **figures})
 
     def evaluation(
-        self, step: int, metrics: Metrics, results: Sequence[FrameResult], best: bool
+        self, step: int, metrics: Metrics, results: Sequence[DetectionRow], best: bool
     ) -> None:
         """A validation; the box sizes that were found and missed are drawn as histograms."""
         by_class = {name: one.ap for name, one in metrics.by_class.items()}
@@ -130,7 +131,7 @@ def read_lines(text: str) -> list[dict[str, Any]]:
 
 
 def sides_found(
-    results: Sequence[FrameResult],
+    results: Sequence[DetectionRow],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Sides (root of the area, px) of truth boxes that a detection of their class meets, and not.
 
@@ -139,7 +140,7 @@ def sides_found(
     found, missed = [np.zeros(0, np.float32)], [np.zeros(0, np.float32)]
     for result in results:
         truth, seen = result.truth, result.detections.above(_FOUND_SCORE)
-        if not len(truth):
+        if truth is None or not len(truth):
             continue
         sides = np.sqrt(box_areas(truth.boxes_xyxy))
         same = truth.class_ids[:, None] == seen.class_ids[None]

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from urbandet_ray.evaluation import FrameResult
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.rendering.annotate import Annotator
+from urbandet_ray.runs.detections_table import DetectionRow
 from urbandet_ray.training.board import Board
 from urbandet_ray.training.building import build, build_schedule, start_weights
 from urbandet_ray.training.checkpoints import BEST, RestorePoint, RunCheckpoints
@@ -144,7 +144,7 @@ class Worker:
         """Detections of all workers."""
         return gather_rows(rows, self._built.strategy, self.place.rank)
 
-    def show(self, results: Sequence[FrameResult]) -> None:
+    def show(self, results: Sequence[DetectionRow]) -> None:
         """A few validation frames with detections and truth, for TensorBoard."""
         if self.board is None:
             return

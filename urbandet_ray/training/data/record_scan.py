@@ -23,11 +23,10 @@ from urbandet_ray.frames import Frame
 from urbandet_ray.records.bytestream import CHUNK_BYTES, read_exactly
 from urbandet_ray.records.example import frame_and_problems_from_example
 from urbandet_ray.records.images import decode_frame, decode_image, image_size
-from urbandet_ray.records.source import Source
+from urbandet_ray.records.source import Record, Source
 from urbandet_ray.records.tfrecord import (
     FOOTER_BYTES,
     HEADER_BYTES,
-    RawRecord,
     decompress,
     is_gzip,
     is_record_header,
@@ -168,11 +167,11 @@ def _read_through(
         try:
             if raw.error is not None:
                 raise raw.error
-            ids = check_record(raw.data, source, raw.index, checks)
+            ids = check_record(raw.raw, source, raw.index, checks)
         except RecordError as error:
             bad.append(BadRecord(source.uri, raw.index, raw.offset, error.reason, error.detail))
         else:
-            good.append((raw.index, raw.offset + HEADER_BYTES, len(raw.data), ids))
+            good.append((raw.index, raw.offset + HEADER_BYTES, len(raw.raw), ids))
     if damage is not None:
         bad.append(BadRecord(source.uri, len(good) + len(bad), -1, "bad-gzip", damage))
     return _scan_of(source, path, good, bad)
@@ -197,7 +196,7 @@ def _scan_of(
     )
 
 
-def _records_between(path: Path, begin: int, end: int) -> Iterator[RawRecord]:
+def _records_between(path: Path, begin: int, end: int) -> Iterator[Record]:
     """The records that start in [begin, end), as reading from the file's start would find them."""
     with path.open("rb") as stream:
         index, offset = _place_before(stream, begin)

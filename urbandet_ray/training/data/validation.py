@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from urbandet_ray.boxes import boxes_from_yxyx_norm, clip_boxes
 from urbandet_ray.detections import Detections
-from urbandet_ray.evaluation import FrameResult, Metrics, evaluate
+from urbandet_ray.evaluation import Metrics, evaluate
 from urbandet_ray.frames import Frame, Image, Truth
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.example import frame_from_example
 from urbandet_ray.records.images import decode_frame
+from urbandet_ray.runs.detections_table import DetectionRow
 from urbandet_ray.training.model import Tensors
 
 Rows = NDArray[np.float32]
@@ -96,7 +97,7 @@ def detect_share(
     return np.concatenate(found)
 
 
-def frame_results(rows: Rows, frames: ValidationSet, labels: LabelMap) -> list[FrameResult]:
+def frame_results(rows: Rows, frames: ValidationSet, labels: LabelMap) -> list[DetectionRow]:
     """Detections of all workers beside the truth; classes without a label are left out."""
     known = np.isin(rows[:, 6].astype(np.int32), list(labels.names))
     rows = rows[known & np.isfinite(rows).all(axis=1)]
@@ -107,10 +108,11 @@ def frame_results(rows: Rows, frames: ValidationSet, labels: LabelMap) -> list[F
         own, size_wh = rows[bounds[number] : bounds[number + 1]], frames.sizes_wh[number]
         boxes = clip_boxes(boxes_from_yxyx_norm(own[:, 1:5], size_wh), size_wh)
         detections = Detections.of(boxes, own[:, 5], own[:, 6].astype(np.int32))
-        results.append(FrameResult(frames.keys[number], size_wh, frames.truths[number], detections))
+        key, truth = frames.keys[number], frames.truths[number]
+        results.append(DetectionRow("", number, key, "", size_wh, detections, truth))
     return results
 
 
-def score(results: Sequence[FrameResult], labels: LabelMap) -> Metrics:
+def score(results: Sequence[DetectionRow], labels: LabelMap) -> Metrics:
     """COCO's figures of a validation."""
     return evaluate(results, labels)
