@@ -8,19 +8,21 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import wait_for
 
-from urbandet_ray.errors import RunError
+from urbandet_ray.errors import RunError, StorageError
+from urbandet_ray.runs import lock as lock_module
 from urbandet_ray.runs.lock import Owner, WriterLock
 from urbandet_ray.storage import Storage
 
 Place = tuple[Storage, str]
-QUICK = {"heartbeat_s": 0.1, "stale_after_s": 0.6}
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
@@ -33,8 +35,39 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     return Storage(server.options), f"{bucket}/run/writer.json"
 
 
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    """A lock file on a local disk."""
+    return str(tmp_path / "writer.json")
+
+
+class Clock:
+    """Stands in for the module `time`: it moves when it is slept by, and each sleep can be seen."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+        self.on_sleep: Callable[[], object] = lambda: None
+
+    def monotonic(self) -> float:
+        return self.now
+
+    time = monotonic
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.on_sleep()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock that locks see: it stands still but for what they sleep."""
+    seen = Clock()
+    monkeypatch.setattr(lock_module, "time", seen)
+    return seen
+
+
 def _lock(place: Place, label: str = "urbandet infer") -> WriterLock:
-    return WriterLock(*place, label, **QUICK)
+    return WriterLock(*place, label)
 
 
 def _leave_behind(place: Place, **changes: object) -> None:
@@ -56,47 +89,53 @@ def _dead_pid() -> tuple[int, str]:
 def test_is_there_while_held_and_gone_after(place: Place) -> None:
     """The file says who holds it, its heartbeat counts up, and the end removes it."""
     storage, uri = place
-    with _lock(place) as lock:
-        time.sleep(0.5)
-        lock.check()
+
+    def beaten() -> Owner | None:
         owner = Owner.parse(storage.read_bytes(uri))
-    assert owner is not None
+        return owner if owner and owner.beats else None
+
+    with WriterLock(*place, "urbandet infer", heartbeat_s=0.1) as lock:
+        owner = wait_for(beaten, "a heartbeat")
+        lock.check()
     assert (owner.label, owner.host, owner.pid) == (
         "urbandet infer",
         socket.gethostname(),
         os.getpid(),
     )
-    assert owner.beats >= 1
     assert not storage.exists(uri)
 
 
-def test_a_second_live_writer_is_refused(place: Place) -> None:
+def test_a_second_live_writer_is_refused(place: Place, clock: Clock) -> None:
     """On the same host at once, with host, pid and start of the other."""
+    begun_s = clock.now
     with _lock(place, "first") as lock:
         message = (
             rf"another writer is live in {place[1]}: 'first' on host {socket.gethostname()}, "
             rf"pid {os.getpid()}, since 20\d\d-.*; wait until it ends or stop it"
         )
-        begun_s = time.monotonic()
-        with pytest.raises(RunError, match=message), WriterLock(*place, "second"):
+        with pytest.raises(RunError, match=message), _lock(place, "second"):
             pass
-        assert time.monotonic() - begun_s < 5
+        assert clock.now == begun_s
         lock.check()
 
 
-def test_a_dead_writer_of_this_host_is_replaced_at_once(place: Place) -> None:
+def test_a_dead_writer_of_this_host_is_replaced_at_once(place: Place, clock: Clock) -> None:
     """No waiting for a process that is gone."""
     pid, started = _dead_pid()
-    _leave_behind(place, pid=pid, pid_started=started, beat_s=time.time())
-    with WriterLock(*place, "next") as lock:  # with default times: it must not wait
-        assert not lock.lost
+    _leave_behind(place, pid=pid, pid_started=started)
+    begun_s = clock.now
+    with _lock(place, "next") as lock:
+        assert clock.now == begun_s
+        lock.check()
 
 
-def test_a_reused_pid_is_not_the_dead_writer(place: Place) -> None:
+def test_a_reused_pid_is_not_the_dead_writer(place: Place, clock: Clock) -> None:
     """A process of the same number that started at another time is somebody else."""
-    _leave_behind(place, pid=os.getpid(), pid_started="1", beat_s=time.time())
-    with WriterLock(*place, "next") as lock:
-        assert not lock.lost
+    _leave_behind(place, pid=os.getpid(), pid_started="1")
+    begun_s = clock.now
+    with _lock(place, "next") as lock:
+        assert clock.now == begun_s
+        lock.check()
 
 
 def test_a_writer_killed_for_real_is_replaced(place: Place) -> None:
@@ -116,87 +155,90 @@ def test_a_writer_killed_for_real_is_replaced(place: Place) -> None:
         with pytest.raises(RunError, match=f"pid {process.pid}, since"), _lock(place):
             pass
         process.kill()
-    with WriterLock(*place, "next") as lock:
-        assert not lock.lost
+    with _lock(place, "next") as lock:
+        lock.check()
 
 
 @pytest.mark.parametrize("clock_ahead_s", [0, 3600])
 def test_a_silent_writer_elsewhere_is_replaced_after_a_watch(
-    place: Place, clock_ahead_s: float
+    place: Place, clock: Clock, clock_ahead_s: float
 ) -> None:
     """Its heartbeat stood still by our clock; what its own clock says does not matter."""
-    _leave_behind(place, host="elsewhere", beat_s=time.time() + clock_ahead_s)
-    begun_s = time.monotonic()
-    with _lock(place):
-        assert time.monotonic() - begun_s >= QUICK["stale_after_s"]
+    _leave_behind(place, host="elsewhere", beat_s=clock.now + clock_ahead_s)
+    begun_s = clock.now
+    with _lock(place) as lock:
+        assert clock.now - begun_s == pytest.approx(60)
+        lock.check()
 
 
-def test_a_long_silent_writer_elsewhere_is_replaced_sooner(place: Place) -> None:
+def test_a_long_silent_writer_elsewhere_is_replaced_sooner(place: Place, clock: Clock) -> None:
     """Silent for hours by its own clock, two heartbeats are watched to be sure."""
-    _leave_behind(place, host="elsewhere", beat_s=time.time() - 7200)
-    begun_s = time.monotonic()
-    with WriterLock(*place, "next", heartbeat_s=0.1, stale_after_s=30):
-        assert 0.2 <= time.monotonic() - begun_s < 10
+    _leave_behind(place, host="elsewhere", beat_s=clock.now - 7200)
+    begun_s = clock.now
+    with _lock(place) as lock:
+        assert clock.now - begun_s == pytest.approx(20)
+        lock.check()
 
 
 @pytest.mark.parametrize("clock_behind_s", [0, 7200])
-def test_a_beating_writer_elsewhere_is_respected(place: Place, clock_behind_s: float) -> None:
+def test_a_beating_writer_elsewhere_is_respected(
+    place: Place, clock: Clock, clock_behind_s: float
+) -> None:
     """A heartbeat seen within the watch means alive, even with a clock hours behind."""
     storage, uri = place
-    _leave_behind(place, host="elsewhere", beat_s=time.time() - clock_behind_s)
-    beating = json.loads(storage.read_bytes(uri))
-    stop = threading.Event()
-
-    def beat() -> None:
-        while not stop.wait(0.05):
-            beating["beats"] += 1
-            storage.write_bytes(uri, json.dumps(beating).encode())
-
-    thread = threading.Thread(target=beat)
-    thread.start()
-    try:
-        lock = WriterLock(*place, "next", heartbeat_s=0.3, stale_after_s=5)
-        with pytest.raises(RunError, match=r"another writer is live .* on host elsewhere"), lock:
-            pass
-    finally:
-        stop.set()
-        thread.join()
+    _leave_behind(place, host="elsewhere", beat_s=clock.now - clock_behind_s)
+    beating = json.loads(storage.read_bytes(uri)) | {"beats": 7}
+    clock.on_sleep = lambda: storage.write_bytes(uri, json.dumps(beating).encode())
+    with (
+        pytest.raises(RunError, match=r"another writer is live .* on host elsewhere"),
+        _lock(place, "next"),
+    ):
+        pass
+    assert json.loads(storage.read_bytes(uri)) == beating
 
 
-def test_a_damaged_lock_file_goes_stale(place: Place) -> None:
+def test_a_damaged_lock_file_goes_stale(place: Place, clock: Clock) -> None:
     """Half a file keeps nobody out for ever."""
     storage, uri = place
     storage.write_bytes(uri, b'{"token": "')
+    begun_s = clock.now
     with _lock(place) as lock:
-        assert not lock.lost
+        assert clock.now - begun_s == pytest.approx(60)
+        lock.check()
 
 
 @pytest.mark.parametrize("thief", ["writes", "deletes"])
 def test_a_lost_lock_is_noticed_and_not_taken_back(place: Place, thief: str) -> None:
     """Who lost the file is told with the next heartbeat, and leaves the new one alone."""
     storage, uri = place
-    with _lock(place) as lock:
+    with WriterLock(*place, "x", heartbeat_s=0.1) as lock:
         if thief == "writes":
             storage.write_bytes(uri, b"another's")
         else:
             storage.delete(uri)
-        until = time.monotonic() + 10
-        while not lock.lost and time.monotonic() < until:
-            time.sleep(0.02)
+        wait_for(lambda: lock.lost, "a heartbeat that finds the file gone")
         with pytest.raises(RunError, match=r"this writer lost its lock .*end this one"):
             lock.check()
     assert storage.exists(uri) is (thief == "writes")
 
 
 def test_a_writer_that_cannot_beat_counts_as_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Silent for longer than others wait, it must stop by itself."""
-    storage = Storage()
-    with _lock((storage, str(tmp_path / "writer.json"))) as lock:
-        monkeypatch.setattr(storage, "write_bytes", lambda *_, **__: time.sleep(2))
-        time.sleep(0.9)
-        with pytest.raises(RunError, match=r"no heartbeat could be written to .* for \d+ s"):
+    """Silent for longer than others wait, it must stop by itself; until then it goes on."""
+    storage, refused = Storage(), threading.Event()
+
+    def refuse(*_: object, **__: object) -> str:
+        refused.set()
+        raise StorageError("the server is gone")
+
+    with WriterLock(storage, file, "x", heartbeat_s=0.01) as lock:
+        monkeypatch.setattr(storage, "write_bytes", refuse)
+        wait_for(refused.is_set, "a heartbeat")
+        clock.sleep(59)
+        lock.check()
+        clock.sleep(2)
+        with pytest.raises(RunError, match=r"no heartbeat could be written to .* for 61 s"):
             lock.check()
 
 
@@ -223,6 +265,89 @@ def _claim_at_once(place: Place, count: int) -> int:
 
     with ThreadPoolExecutor(count) as pool:
         return sum(pool.map(attempt, range(count)))
+
+
+class SlowStorage(Storage):
+    """Answers the first writes after so many seconds each, by a clock of its own."""
+
+    def __init__(self, clock: Clock, *answer_s: float) -> None:
+        super().__init__()
+        self.clock, self.answer_s = clock, list(answer_s)
+
+    def write_bytes(self, uri: str, data: bytes, **guard: object) -> str:
+        version = super().write_bytes(uri, data, **guard)  # type: ignore[arg-type]
+        if self.answer_s:
+            self.clock.sleep(self.answer_s.pop(0))
+        return version
+
+
+def test_a_claim_that_was_answered_late_is_held(clock: Clock, file: str) -> None:
+    """100 s on its way, others could have taken it for dead: a second write shows that none did."""
+    with WriterLock(SlowStorage(clock, 100), file, "next") as lock:
+        lock.check()
+        owner = Owner.parse(Path(file).read_bytes())
+    assert owner is not None
+    assert owner.beat_s == clock.now
+    assert not Path(file).exists()
+
+
+def test_a_claim_that_was_taken_over_before_its_answer_came_is_lost(
+    clock: Clock, file: str
+) -> None:
+    """Who took over is live, and keeps the file."""
+
+    class TakenOver(SlowStorage):
+        def write_bytes(self, uri: str, data: bytes, **guard: object) -> str:
+            version = super().write_bytes(uri, data, **guard)
+            Path(uri).write_text(json.dumps({**json.loads(data), "token": "other", "label": "b"}))
+            return version
+
+    lock = WriterLock(TakenOver(clock, 100), file, "a")
+    with pytest.raises(RunError, match=rf"another writer is live in {file}: 'b' on host"), lock:
+        pass
+    assert "other" in Path(file).read_text()
+
+
+def test_a_storage_too_slow_for_a_lock_is_named(clock: Clock, file: str) -> None:
+    """Each answer takes longer than others wait for a heartbeat."""
+    lock = WriterLock(SlowStorage(clock, *[100] * 9), file, "next")
+    message = rf"{file} takes 100 s to write, .* stale after 60 s: check the storage, then try"
+    with pytest.raises(RunError, match=message), lock:
+        pass
+    assert not Path(file).exists()
+
+
+def test_a_claim_that_landed_without_an_answer_keeps_nobody_out(file: str) -> None:
+    """In a notebook the next try is the same process: it would be refused because of itself."""
+
+    class Unheard(Storage):
+        def write_bytes(self, uri: str, data: bytes, **guard: object) -> str:
+            super().write_bytes(uri, data, **guard)  # type: ignore[arg-type]
+            raise StorageError("the connection failed after retries")
+
+    with pytest.raises(StorageError, match="after retries"), WriterLock(Unheard(), file, "first"):
+        pass
+    with WriterLock(Storage(), file, "second") as lock:
+        lock.check()
+
+
+def test_a_heartbeat_whose_answer_was_lost_is_not_another_writer(file: str) -> None:
+    """It was written, its writer never heard of it, and the next one meets it: still ours."""
+
+    class Deaf(Storage):
+        writes = 0
+
+        def write_bytes(self, uri: str, data: bytes, **guard: object) -> str:
+            version = super().write_bytes(uri, data, **guard)  # type: ignore[arg-type]
+            self.writes += 1
+            if self.writes == 2:
+                raise StorageError("the connection failed after retries")
+            return version
+
+    storage = Deaf()
+    with WriterLock(storage, file, "x", heartbeat_s=0.01) as lock:
+        wait_for(lambda: storage.writes >= 4 or lock.lost, "heartbeats after the lost answer")
+        lock.check()
 
 
 def test_times_must_make_sense() -> None:

@@ -251,6 +251,14 @@ def test_a_conditional_conflict_is_tried_once_more(server) -> None:
         server.storage(busy, busy).write_bytes("s3://bucket/key", b"", if_absent=True)
 
 
+def test_where_it_is_unknown_who_wrote_no_conflict_is_claimed(server) -> None:
+    """The put is refused, perhaps by its own first try; the question who wrote is not answered."""
+    script = [(412, "PreconditionFailed", {})] + [(503, "SlowDown", {})] * QUICK.attempts
+    with pytest.raises(StorageError, match=r"s3:GetObject .* failed after retries") as raised:
+        server.storage(*script).write_bytes("s3://bucket/key", b"", if_absent=True)
+    assert not isinstance(raised.value, ConflictError)
+
+
 @pytest.mark.parametrize(
     ("status", "code", "headers", "kind", "message"),
     [

@@ -2,6 +2,7 @@
 
 The lock is a small file that its owner rewrites every few seconds. Each write is conditional, so
 two claimants can't both win, and an owner that lost its file learns so with its next heartbeat.
+Whose the file is, its token says: a write whose answer got lost is not another writer's.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class WriterLock:
     @property
     def lost_message(self) -> str:
         """Why the lock was lost; "" while it is held."""
-        silent_s = time.monotonic() - self._beaten_at_s
+        silent_s = self._silent_s()
         if not self._lost_to and self._beaten_at_s and silent_s > self._stale_after_s:
             self._lost_to = (
                 f"no heartbeat could be written to {self._uri} for {silent_s:.0f} s, so another "
@@ -139,7 +140,11 @@ class WriterLock:
             raise RunError(self.lost_message)
 
     def __enter__(self) -> WriterLock:
-        self._claim()
+        try:
+            self._claim()
+        except BaseException:
+            self._remove()  # a claim that landed without an answer would keep this process out
+            raise
         self._thread = threading.Thread(target=self._beat, name="writer-lock", daemon=True)
         self._thread.start()
         return self
@@ -153,28 +158,45 @@ class WriterLock:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(self._stale_after_s)
-        if self.lost:
-            return
-        with contextlib.suppress(StorageError):  # left behind, it goes stale by itself
-            found = Owner.parse(self._storage.read_bytes(self._uri))
-            if found is not None and found.token == self._owner.token:
+        if not self.lost:
+            self._remove()
+
+    def _remove(self) -> None:
+        """Delete the file if it is ours; left behind, it goes stale by itself."""
+        with contextlib.suppress(StorageError):
+            if self._is_ours(Owner.parse(self._storage.read_bytes(self._uri))):
                 self._storage.delete(self._uri)
 
     def _claim(self) -> None:
         for _ in range(_CLAIM_TRIES):
-            with contextlib.suppress(ConflictError):
-                self._write(if_absent=True)
-                return
-            try:
-                version, owner = self._look()
-                self._await_stale(version, owner)
-                self._write(if_version=version)
-                return
-            except (NotFoundError, ConflictError):  # released or claimed since: look again
-                continue
+            with contextlib.suppress(NotFoundError, ConflictError):  # it changed: look again
+                self._claim_once()
+                if self._silent_s() <= self._stale_after_s:
+                    return
+                # answered so late that others may have taken it: the next write tells
+        if self._beaten_at_s:
+            raise RunError(
+                f"{self._uri} takes {self._silent_s():.0f} s to write, but a writer's lock is "
+                f"stale after {self._stale_after_s:.0f} s: check the storage, then try again"
+            )
         raise RunError(
             f"{self._uri} keeps changing hands: several writers start at once; try again"
         )
+
+    def _claim_once(self) -> None:
+        with contextlib.suppress(ConflictError):
+            self._write(if_absent=True)
+            return
+        version, owner = self._look()
+        if not self._is_ours(owner):
+            self._await_stale(version, owner)
+        self._write(if_version=version)
+
+    def _is_ours(self, owner: Owner | None) -> bool:
+        return owner is not None and owner.token == self._owner.token
+
+    def _silent_s(self) -> float:
+        return time.monotonic() - self._beaten_at_s
 
     def _look(self) -> tuple[str, Owner | None]:
         version = self._storage.info(self._uri).version
@@ -228,7 +250,7 @@ class WriterLock:
     def _beat(self) -> None:
         while not self._stop.wait(self._heartbeat_s) and not self.lost:
             try:
-                self._write(if_version=self._version)
+                self._write_on()
             except ConflictError as error:
                 self._lost_to = (
                     f"this writer lost its lock ({error}): it was silent for too long and another "
@@ -236,6 +258,19 @@ class WriterLock:
                 )
             except StorageError as error:  # may pass; silence for too long counts as lost
                 _log.warning("no heartbeat written: %s", error)
+
+    def _write_on(self) -> None:
+        """Write a heartbeat over the last one, or over one whose answer got lost."""
+        try:
+            self._write(if_version=self._version)
+        except ConflictError as error:
+            try:
+                version, owner = self._look()
+            except NotFoundError:
+                raise error from None
+            if not self._is_ours(owner):
+                raise
+            self._write(if_version=version)
 
 
 def _new_owner(label: str) -> Owner:

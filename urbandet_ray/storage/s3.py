@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -156,10 +157,9 @@ class S3Files:
 
     def _lost_or_ours(self, at: S3Location, writer: str, if_version: str | None) -> str:
         """A put whose answer got lost is sent again and then loses against itself."""
-        try:
+        found: Any = {}
+        with suppress(NotFoundError, AccessError):  # else it is unknown who wrote
             found = self._ask_head(at)
-        except StorageError:
-            found = {}
         if found.get("Metadata", {}).get(_WRITER_KEY) == writer:
             return str(found["ETag"]).strip('"')
         if if_version is None:
