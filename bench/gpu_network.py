@@ -27,9 +27,10 @@ from typing import Any
 import numpy as np
 
 from urbandet_ray.boxes import iou_matrix
+from urbandet_ray.config import ModelConfig
 from urbandet_ray.detections import Detections
 from urbandet_ray.frames import Image
-from urbandet_ray.models.loader import ModelSpec, load_detector
+from urbandet_ray.models.loader import load_detector
 from urbandet_ray.models.network.facts import read_facts
 from urbandet_ray.models.network.network_detector import NetworkDetector
 from urbandet_ray.records.images import decode_frame
@@ -70,8 +71,8 @@ def timed(call: Callable[[], object], rounds: int) -> tuple[float, float]:
 
 def opened(network: Path, options: argparse.Namespace) -> NetworkDetector:
     """A network's detector."""
-    spec = ModelSpec(str(network), score_min=options.score_min, threads=options.threads)
-    detector = load_detector(spec, Storage())
+    model = ModelConfig(uri=str(network), score_min=options.score_min, threads=options.threads)
+    detector = load_detector(model, Storage())
     if not isinstance(detector, NetworkDetector):
         sys.exit(f"{network} is no network: export it with --format onnx or savedmodel")
     return detector

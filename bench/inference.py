@@ -43,10 +43,11 @@ from typing import Any
 
 import numpy as np
 
+from urbandet_ray.config import ModelConfig
 from urbandet_ray.detections import Detections
 from urbandet_ray.frames import Frame
 from urbandet_ray.labels import LabelMap
-from urbandet_ray.models.loader import ModelSpec, load_detector
+from urbandet_ray.models.loader import load_detector
 from urbandet_ray.records.images import decode_frame, encode_jpeg, encode_png
 from urbandet_ray.records.sources import list_sources, read_source
 from urbandet_ray.rendering.annotate import Annotator
@@ -265,7 +266,9 @@ def side_limit(export: Path, frames: Sequence[Frame], scratch: Path) -> dict[str
 
     cv2.setNumThreads(1)
     labels, storage = labels_of(export), Storage()
-    detector: Any = load_detector(ModelSpec(str(export), score_min=KEPT_FROM), storage, labels)
+    detector: Any = load_detector(
+        ModelConfig(uri=str(export), score_min=KEPT_FROM), storage, labels
+    )
     annotator, batch = Annotator(labels), detector.batch_size
     images = [decode_frame(frame).copy() for frame in frames]
     size_wh = images[0].shape[1], images[0].shape[0]

@@ -47,11 +47,12 @@ from pathlib import Path
 
 import numpy as np
 
+from urbandet_ray.config import ModelConfig
 from urbandet_ray.detections import Detections
 from urbandet_ray.frames import Frame, Image
 from urbandet_ray.labels import STREET_LABELS, LabelMap
 from urbandet_ray.models.detector import Detector
-from urbandet_ray.models.loader import ModelSpec, load_detector
+from urbandet_ray.models.loader import load_detector
 from urbandet_ray.records.images import decode_frame, encode_jpeg
 from urbandet_ray.records.sources import list_sources, read_source
 from urbandet_ray.records.writer import write_frames
@@ -215,10 +216,10 @@ def detector_maker(options: argparse.Namespace) -> Callable[[], Detector]:
     """The detector the options ask for; the fixed one without --model."""
     if not options.model:
         return FixedDetector
-    spec = ModelSpec(
-        options.model, labels_uri=options.labels, mapping=options.mapping, score_min=0.01
+    model = ModelConfig(
+        uri=options.model, labels=options.labels, mapping=options.mapping, score_min=0.01
     )
-    return partial(load_detector, spec, Storage())
+    return partial(load_detector, model, Storage())
 
 
 def median(values: Sequence[float]) -> float:

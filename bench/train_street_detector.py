@@ -29,12 +29,12 @@ from urbandet_ray.commands.display import train_progress
 from urbandet_ray.commands.export import export
 from urbandet_ray.commands.train import TrainReport
 from urbandet_ray.commands.train import train as train_run
-from urbandet_ray.config import TrainConfig, load_config
+from urbandet_ray.config import ModelConfig, TrainConfig, load_config
 from urbandet_ray.errors import RunError
 from urbandet_ray.evaluation import Metrics, evaluate
 from urbandet_ray.frames import Frame, Image, Truth
 from urbandet_ray.labels import STREET_LABELS, ClassMapping, LabelMap
-from urbandet_ray.models.loader import ModelSpec, load_detector
+from urbandet_ray.models.loader import load_detector
 from urbandet_ray.models.shipped import SHIPPED_FOLDER
 from urbandet_ray.records.images import decode_frame, encode_jpeg
 from urbandet_ray.records.sources import list_sources, read_source
@@ -126,7 +126,9 @@ def train(work: Path, steps: int | None) -> TrainReport:
 
 def judge(model: Path, work: Path, score_min: float = 0.02) -> tuple[Metrics, float]:
     """COCO metrics on the validation drives through the package's detector, and ms a frame."""
-    detector = load_detector(ModelSpec(str(model), score_min=score_min), Storage(), MODEL_LABELS)
+    detector = load_detector(
+        ModelConfig(uri=str(model), score_min=score_min), Storage(), MODEL_LABELS
+    )
     results, seconds = [], 0.0
     for path in sorted((work / "val").glob("street-*.tfrecord")):
         for frame, truth, image in _labelled(path):

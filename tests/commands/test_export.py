@@ -12,10 +12,11 @@ import pytest
 from tiny_models import tiny_ssd
 
 from urbandet_ray.commands.export import export
+from urbandet_ray.config import ModelConfig
 from urbandet_ray.errors import ConfigError, ModelError, NotFoundError
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models import odapi
-from urbandet_ray.models.loader import ModelSpec, load_detector
+from urbandet_ray.models.loader import load_detector
 from urbandet_ray.models.shipped import SHIPPED_FOLDER
 from urbandet_ray.storage import Storage
 from urbandet_ray.training.odapi_model import OdApiModel
@@ -70,7 +71,9 @@ def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_saved_model_detects_without_more_words(exported: Path) -> None:
     """The detector needs no label map named: it lies beside the model."""
-    detector = load_detector(ModelSpec(str(exported / "saved_model"), score_min=0.0), Storage())
+    detector = load_detector(
+        ModelConfig(uri=str(exported / "saved_model"), score_min=0.0), Storage()
+    )
     (found,) = detector.detect([np.zeros((90, 120, 3), np.uint8)])
     assert len(found) > 0
 
@@ -88,10 +91,10 @@ def test_outputs_without_a_class_are_dropped(tmp_path: Path) -> None:
         5: "unused_5",
     }
     image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
-    spec = ModelSpec(report.model, score_min=0.0)
-    (all_of_it,) = load_detector(spec, Storage(), labels).detect([image])
+    model = ModelConfig(uri=report.model, score_min=0.0)
+    (all_of_it,) = load_detector(model, Storage(), labels).detect([image])
     assert {4, 5} & set(all_of_it.class_ids.tolist())
-    (found,) = load_detector(spec, Storage()).detect([image])
+    (found,) = load_detector(model, Storage()).detect([image])
     assert 0 < len(found) < len(all_of_it)
 
 
@@ -171,7 +174,7 @@ def test_tflite_with_rounded_weights_is_smaller_and_answers_alike(
         assert short.stat().st_size < 0.75 * full.stat().st_size  # the graph itself is not small
     image = np.random.default_rng(2).integers(0, 256, (64, 64, 3), np.uint8)
     scores = [
-        load_detector(ModelSpec(str(one), score_min=0.0), Storage()).detect([image])[0].scores
+        load_detector(ModelConfig(uri=str(one), score_min=0.0), Storage()).detect([image])[0].scores
         for one in (full, short)
     ]
     assert 0 < np.abs(scores[0] - scores[1]).max() < within
@@ -212,7 +215,7 @@ def test_from_s3_to_s3(run: Path, s3_server: object) -> None:
     names = {file.uri.removeprefix(f"{place}/") for file in storage.list_files(place)}
     assert {"model.tflite", "label_map.pbtxt", "export.json"} <= names
     assert "stale.tflite" not in names
-    (found,) = load_detector(ModelSpec(report.model, score_min=0.0), storage).detect(
+    (found,) = load_detector(ModelConfig(uri=report.model, score_min=0.0), storage).detect(
         [np.zeros((64, 64, 3), np.uint8)]
     )
     assert len(found) > 0

@@ -8,7 +8,7 @@ import pytest
 from urbandet_ray.config import InferConfig
 from urbandet_ray.errors import ConfigError, ModelError
 from urbandet_ray.inference.job import InferJob
-from urbandet_ray.inference.preparation import detector_loader, make_job, make_manifest, model_spec
+from urbandet_ray.inference.preparation import detector_loader, device_of, make_job, make_manifest
 from urbandet_ray.labels import STREET_LABELS
 from urbandet_ray.models.network.facts import NetworkFacts, Resizing, write_facts
 from urbandet_ray.storage import Storage
@@ -37,7 +37,7 @@ def config_of(model: str, **settings: Any) -> InferConfig:
 
 
 def job_of(config: InferConfig) -> InferJob:
-    load = detector_loader(config, model_spec(config, Storage()), Storage(), STREET_LABELS)
+    load = detector_loader(config, device_of(config, Storage()), Storage(), STREET_LABELS)
     return make_job(config, Storage(), STREET_LABELS, load)
 
 
@@ -65,7 +65,7 @@ def test_a_run_is_not_resumed_at_another_size() -> None:
 
     def manifest(reduced: bool) -> dict[str, Any]:
         config = config_of("shipped", reduced_decode=reduced)
-        return make_manifest(config, model_spec(config, Storage()), Storage(), STREET_LABELS, [])
+        return make_manifest(config, Storage(), STREET_LABELS, [])
 
     off, on = manifest(False), manifest(True)
     assert "reduced_decode" not in off["settings"]

@@ -1,4 +1,4 @@
-"""From a ModelSpec to a detector: where files and labels are found, and what is refused."""
+"""From a ModelConfig to a detector: where files and labels are found, and what is refused."""
 
 import pickle
 import subprocess
@@ -7,9 +7,10 @@ import sys
 import numpy as np
 import pytest
 
+from urbandet_ray.config import ModelConfig
 from urbandet_ray.errors import ConfigError, LabelError, MissingExtraError, ModelError
 from urbandet_ray.labels import STREET_LABELS, LabelMap
-from urbandet_ray.models.loader import ModelSpec, load_detector, model_fingerprint
+from urbandet_ray.models.loader import load_detector, model_fingerprint
 from urbandet_ray.models.model_files import cache_folder, local_model, resolve_uri
 from urbandet_ray.models.shipped import SHIPPED_FOLDER
 from urbandet_ray.storage import Storage
@@ -18,9 +19,9 @@ LIST = "vehicle\npedestrian\ncyclist\n"
 SHUFFLED = "cyclist\nvehicle\npedestrian\n"
 
 
-def class_of_red(grid, spec, target=STREET_LABELS):
+def class_of_red(grid, model, target=STREET_LABELS):
     """Name of the class the loaded model gives to a red cell (its index 0)."""
-    (found,) = load_detector(spec, Storage(), target).detect(
+    (found,) = load_detector(model, Storage(), target).detect(
         [grid.paint({(0, 0): (255, 0, 0)}, (64, 64))]
     )
     return [target.name_of(int(class_id)) for class_id in found.class_ids]
@@ -32,80 +33,82 @@ def test_labels_are_found_beside_the_model(grid, grid_file, tmp_path):
     (tmp_path / "label_map.pbtxt").write_text(
         LabelMap({1: "pedestrian", 2: "vehicle", 3: "cyclist"}).to_pbtxt()
     )
-    assert class_of_red(grid, ModelSpec(path)) == ["pedestrian"]
+    assert class_of_red(grid, ModelConfig(uri=path)) == ["pedestrian"]
 
 
 def test_embedded_labels_beat_a_general_file(grid, grid_file, tmp_path):
     """The list inside the .tflite belongs to the model; labels.txt may belong to another."""
     path = grid_file(beside=None, labels=("labelmap.txt", SHUFFLED))
     (tmp_path / "labels.txt").write_text(LIST)
-    assert class_of_red(grid, ModelSpec(path)) == ["cyclist"]
+    assert class_of_red(grid, ModelConfig(uri=path)) == ["cyclist"]
 
 
 def test_a_file_named_for_the_model_beats_embedded_labels(grid, grid_file):
     """<stem>_labels.txt is somebody's correction."""
     path = grid_file(beside=LIST, labels=("labelmap.txt", SHUFFLED))
-    assert class_of_red(grid, ModelSpec(path)) == ["vehicle"]
+    assert class_of_red(grid, ModelConfig(uri=path)) == ["vehicle"]
 
 
 def test_labels_uri_beats_all(grid, grid_file, tmp_path):
     """What the user names is used."""
     (tmp_path / "mine.txt").write_text(SHUFFLED)
-    spec = ModelSpec(grid_file(), labels_uri=str(tmp_path / "mine.txt"))
-    assert class_of_red(grid, spec) == ["cyclist"]
+    model = ModelConfig(uri=grid_file(), labels=str(tmp_path / "mine.txt"))
+    assert class_of_red(grid, model) == ["cyclist"]
 
 
 def test_no_labels_at_all_names_the_places(grid_file, tmp_path):
     """The error says where it looked."""
     with pytest.raises(LabelError, match=r"looked for .*grid_labels.txt.*label_map.pbtxt.*inside"):
-        load_detector(ModelSpec(grid_file(beside=None)), Storage())
+        load_detector(ModelConfig(uri=grid_file(beside=None)), Storage())
 
 
 def test_a_missing_labels_uri_is_a_label_error(grid_file, tmp_path):
     """A path that does not exist is named."""
     with pytest.raises(LabelError, match=r"no label map at .*absent\.txt"):
-        load_detector(ModelSpec(grid_file(), labels_uri=str(tmp_path / "absent.txt")), Storage())
+        load_detector(ModelConfig(uri=grid_file(), labels=str(tmp_path / "absent.txt")), Storage())
 
 
 def test_labels_that_are_no_text_are_refused(grid_file, tmp_path):
     """A binary file named as label map is named."""
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x80\x81")
     with pytest.raises(LabelError, match=r"binary.txt is not UTF-8 text"):
-        load_detector(ModelSpec(grid_file(), labels_uri=str(tmp_path / "binary.txt")), Storage())
+        load_detector(ModelConfig(uri=grid_file(), labels=str(tmp_path / "binary.txt")), Storage())
 
 
 def test_a_mapping_renames_classes(grid, grid_file, tmp_path):
     """Built-in by name, one's own by path."""
     path = grid_file(beside="truck\nperson\nbench\n")
-    assert class_of_red(grid, ModelSpec(path, mapping="coco-to-street")) == ["vehicle"]
+    assert class_of_red(grid, ModelConfig(uri=path, mapping="coco-to-street")) == ["vehicle"]
     (tmp_path / "m.yaml").write_text("truck: cyclist\n")
-    assert class_of_red(grid, ModelSpec(path, mapping=str(tmp_path / "m.yaml"))) == ["cyclist"]
+    assert class_of_red(grid, ModelConfig(uri=path, mapping=str(tmp_path / "m.yaml"))) == [
+        "cyclist"
+    ]
 
 
 def test_a_mapping_to_an_unknown_class_is_refused(grid_file, tmp_path):
     """The run's label map has no such class, and the message lists what it has."""
     (tmp_path / "m.yaml").write_text("truck: lorry\n")
-    spec = ModelSpec(grid_file(beside="truck\na\nb\n"), mapping=str(tmp_path / "m.yaml"))
+    model = ModelConfig(uri=grid_file(beside="truck\na\nb\n"), mapping=str(tmp_path / "m.yaml"))
     with pytest.raises(LabelError, match="no class 'lorry' in the label map; it has: vehicle"):
-        load_detector(spec, Storage())
+        load_detector(model, Storage())
 
 
 def test_an_unknown_mapping_lists_the_known(grid_file):
     """Neither a file nor a built-in name."""
     with pytest.raises(LabelError, match=r"no class mapping 'coco'.*one of coco-to-street"):
-        load_detector(ModelSpec(grid_file(), mapping="coco"), Storage())
+        load_detector(ModelConfig(uri=grid_file(), mapping="coco"), Storage())
 
 
 def test_no_common_class_asks_for_a_mapping(grid_file):
     """A COCO model without a mapping can give no vehicle at all."""
     with pytest.raises(LabelError, match="give a class mapping"):
-        load_detector(ModelSpec(grid_file(beside="car\nperson\nbicycle\n")), Storage())
+        load_detector(ModelConfig(uri=grid_file(beside="car\nperson\nbicycle\n")), Storage())
 
 
 def test_a_label_map_that_is_too_short_is_refused(grid_file):
     """Three classes in the model, two in the list."""
     with pytest.raises(LabelError, match=r"has 3 classes .*ends at id 2 \(index 1\)"):
-        load_detector(ModelSpec(grid_file(beside="vehicle\npedestrian\n")), Storage())
+        load_detector(ModelConfig(uri=grid_file(beside="vehicle\npedestrian\n")), Storage())
 
 
 @pytest.mark.parametrize(
@@ -128,7 +131,7 @@ def test_a_file_of_another_kind_is_named(tmp_path, name, content, found):
     """The error names what was found and what is expected."""
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ModelError, match=rf"{name} is {found}.*expected a \.tflite detector"):
-        load_detector(ModelSpec(str(tmp_path / name)), Storage())
+        load_detector(ModelConfig(uri=str(tmp_path / name)), Storage())
 
 
 @pytest.mark.parametrize(
@@ -147,13 +150,13 @@ def test_a_folder_of_another_kind_is_named(tmp_path, files, found):
     for file in files:
         (folder / file).write_bytes(b"x")
     with pytest.raises(ModelError, match=f"model is {found}: expected a .tflite detector"):
-        load_detector(ModelSpec(str(folder)), Storage())
+        load_detector(ModelConfig(uri=str(folder)), Storage())
 
 
 def test_a_missing_model_is_a_model_error(tmp_path):
     """Path and expectation are named."""
     with pytest.raises(ModelError, match=r"no model at .*absent.tflite: expected a \.tflite"):
-        load_detector(ModelSpec(str(tmp_path / "absent.tflite")), Storage())
+        load_detector(ModelConfig(uri=str(tmp_path / "absent.tflite")), Storage())
 
 
 def test_a_saved_model_without_tensorflow_names_the_extra(tmp_path, monkeypatch):
@@ -163,7 +166,7 @@ def test_a_saved_model_without_tensorflow_names_the_extra(tmp_path, monkeypatch)
     (tmp_path / "label_map.pbtxt").write_text(STREET_LABELS.to_pbtxt())
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'urbandet-ray\[train\]'"):
-        load_detector(ModelSpec(str(tmp_path)), Storage())
+        load_detector(ModelConfig(uri=str(tmp_path)), Storage())
 
 
 def test_shipped_is_a_name_for_the_file_in_the_package(monkeypatch, tmp_path):
@@ -179,47 +182,50 @@ def test_shipped_is_a_name_for_the_file_in_the_package(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"score_min": 1.5}, "score_min is 1.5: give a number from 0 to 1"),
-        ({"score_min": float("nan")}, "score_min is nan"),
-        ({"max_detections": 0}, "max_detections is 0"),
-        ({"threads": 0}, "threads 0: both start at 1"),
-        ({"std": 0.0}, "std is 0"),
+        ({"score_min": 1.5}, "score_min: Input should be less than or equal to 1, got 1.5"),
+        ({"score_min": float("nan")}, "score_min: Input should be a finite number, got nan"),
+        (
+            {"max_detections": 0},
+            "max_detections: Input should be greater than or equal to 1, got 0",
+        ),
+        ({"threads": 0}, "threads: Input should be greater than or equal to 1, got 0"),
+        ({"std": 0.0}, "std: Input should be greater than 0, got 0.0"),
     ],
 )
 def test_numbers_out_of_range_are_refused(wrong, message):
-    """A spec is checked when it is made."""
-    with pytest.raises(ConfigError, match=message):
-        ModelSpec("model.tflite", **wrong)
+    """A section is checked when it is made, in Python too."""
+    with pytest.raises(ConfigError, match=rf"^this ModelConfig cannot be used:\n  {message}$"):
+        ModelConfig(uri="model.tflite", **wrong)
 
 
-def test_a_spec_travels_by_pickle():
+def test_a_section_travels_by_pickle():
     """Actors get it from the driver."""
-    spec = ModelSpec("s3://bucket/model.tflite", mapping="coco-to-street", threads=2)
-    assert pickle.loads(pickle.dumps(spec)) == spec
+    model = ModelConfig(uri="s3://bucket/model.tflite", mapping="coco-to-street", threads=2)
+    assert pickle.loads(pickle.dumps(model)) == model
 
 
 def test_the_fingerprint_sees_what_changes_results(grid, grid_file, tmp_path):
     """Model bytes, labels, mapping and thresholds count; threads and place do not."""
     path = grid_file()
-    base = model_fingerprint(ModelSpec(path), Storage())
-    assert base == model_fingerprint(ModelSpec(path, threads=2), Storage())
+    base = model_fingerprint(ModelConfig(uri=path), Storage())
+    assert base == model_fingerprint(ModelConfig(uri=path, threads=2), Storage())
     seen = {
         base,
-        model_fingerprint(ModelSpec(path, score_min=0.5), Storage()),
-        model_fingerprint(ModelSpec(path, max_detections=5), Storage()),
-        model_fingerprint(ModelSpec(path, mean=0.0), Storage()),
-        model_fingerprint(ModelSpec(path, mapping="coco-to-street"), Storage()),
+        model_fingerprint(ModelConfig(uri=path, score_min=0.5), Storage()),
+        model_fingerprint(ModelConfig(uri=path, max_detections=5), Storage()),
+        model_fingerprint(ModelConfig(uri=path, mean=0.0), Storage()),
+        model_fingerprint(ModelConfig(uri=path, mapping="coco-to-street"), Storage()),
     }
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "moved.tflite").write_bytes(grid.detector())
     (tmp_path / "other" / "labels.txt").write_text(LIST)
-    moved = ModelSpec(str(tmp_path / "other" / "moved.tflite"))
+    moved = ModelConfig(uri=str(tmp_path / "other" / "moved.tflite"))
     assert model_fingerprint(moved, Storage()) == base
     (tmp_path / "grid_labels.txt").write_text(SHUFFLED)
-    seen.add(model_fingerprint(ModelSpec(path), Storage()))
+    seen.add(model_fingerprint(ModelConfig(uri=path), Storage()))
     (tmp_path / "grid_labels.txt").write_text(LIST)
     grid_file("UINT8")
-    seen.add(model_fingerprint(ModelSpec(path), Storage()))
+    seen.add(model_fingerprint(ModelConfig(uri=path), Storage()))
     assert len(seen) == 7
 
 
@@ -252,7 +258,7 @@ def test_importing_models_is_light():
 
 def test_a_detector_says_its_labels(grid_file):
     """Detections carry the ids of the run's label map."""
-    detector = load_detector(ModelSpec(grid_file()), Storage())
+    detector = load_detector(ModelConfig(uri=grid_file()), Storage())
     assert detector.labels is STREET_LABELS
     assert detector.detect([]) == []
     assert len(detector.detect([np.zeros((8, 8, 3), np.uint8)])[0]) == 0

@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import boto3
 import pytest
 
+from urbandet_ray.config import ModelConfig
 from urbandet_ray.errors import ModelError, StorageError
-from urbandet_ray.models.loader import ModelSpec, load_detector, model_fingerprint
+from urbandet_ray.models.loader import load_detector, model_fingerprint
 from urbandet_ray.models.model_files import cache_folder, local_model
 from urbandet_ray.storage import RetryPolicy, Storage
 
@@ -51,9 +52,9 @@ def test_a_tflite_file_on_s3_detects_like_a_local_one(bucket, grid, grid_file):
     """Same detections, same fingerprint, labels found beside it."""
     bucket.put_object(Key="v1/grid.tflite", Body=grid.detector())
     bucket.put_object(Key="v1/labels.txt", Body=LABELS)
-    remote, local = ModelSpec("s3://models/v1/grid.tflite"), ModelSpec(grid_file())
+    remote, local = ModelConfig(uri="s3://models/v1/grid.tflite"), ModelConfig(uri=grid_file())
     image = grid.paint({(1, 1): (255, 0, 0)}, (64, 64))
-    answers = [load_detector(spec, Storage()).detect([image])[0] for spec in (remote, local)]
+    answers = [load_detector(model, Storage()).detect([image])[0] for model in (remote, local)]
     assert answers[0].boxes_xyxy.tolist() == answers[1].boxes_xyxy.tolist()
     assert len(answers[0]) == 1
     assert model_fingerprint(remote, Storage()) == model_fingerprint(local, Storage())

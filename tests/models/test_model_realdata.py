@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from urbandet_ray.config import ModelConfig
 from urbandet_ray.labels import STREET_LABELS
-from urbandet_ray.models.loader import ModelSpec, load_detector
+from urbandet_ray.models.loader import load_detector
 from urbandet_ray.storage import Storage
 
 MODELS = {
@@ -31,7 +32,12 @@ def detector(request, realdata):
     model, labels = MODELS[request.param]
     folder = realdata / "models"
     return load_detector(
-        ModelSpec(str(folder / model), str(folder / labels), "coco-to-street", score_min=0.5),
+        ModelConfig(
+            uri=str(folder / model),
+            labels=str(folder / labels),
+            mapping="coco-to-street",
+            score_min=0.5,
+        ),
         Storage(),
     )
 

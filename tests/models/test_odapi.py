@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from tiny_models import tiny_ssd
 
+from urbandet_ray.config import ModelConfig
 from urbandet_ray.errors import ConfigError, MissingExtraError, ModelError, NotFoundError
 from urbandet_ray.evaluation import evaluate
 from urbandet_ray.labels import STREET_LABELS, LabelMap
 from urbandet_ray.models import odapi
-from urbandet_ray.models.loader import ModelSpec, load_detector
+from urbandet_ray.models.loader import load_detector
 from urbandet_ray.models.shipped import SHIPPED_FOLDER, shipped_model_path
 from urbandet_ray.runs.detections_table import DetectionRow
 from urbandet_ray.storage import Storage
@@ -161,9 +162,11 @@ def test_saved_model_runs(checkpoint: tuple[Path, Path], tmp_path: Path) -> None
     boxes = answer["detection_boxes"].numpy()
     assert boxes.shape == (1, 100, 4)
     assert 0 <= boxes.min() <= boxes.max() <= 1
-    spec = ModelSpec(str(path), labels_uri=str(SHIPPED_FOLDER / "label_map.pbtxt"), score_min=0.0)
+    model = ModelConfig(
+        uri=str(path), labels=str(SHIPPED_FOLDER / "label_map.pbtxt"), score_min=0.0
+    )
     images = [np.zeros((90, 120, 3), np.uint8), np.zeros((48, 64, 3), np.uint8)]
-    answers = load_detector(spec, Storage()).detect(images)
+    answers = load_detector(model, Storage()).detect(images)
     assert [len(answer) > 0 for answer in answers] == [True, True]
     assert set(answers[0].class_ids.tolist()) <= set(STREET_LABELS.names)
 
@@ -180,7 +183,7 @@ def test_shipped_config_fits_the_shipped_labels() -> None:
 def test_shipped_detector_is_small_and_finds_vehicles() -> None:
     """Under 8 MB, and AP50 of vehicles is above 0.4 on a drive it never saw."""
     assert shipped_model_path().stat().st_size < 8_000_000
-    detector = load_detector(ModelSpec("shipped", score_min=0.02), Storage())
+    detector = load_detector(ModelConfig(uri="shipped", score_min=0.02), Storage())
     results = []
     for index, (image, truth) in enumerate(render_drive(9101, 4, fps=1)):
         (found,) = detector.detect([image])

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from urbandet_ray.config import ModelConfig
 from urbandet_ray.errors import LabelError, ModelError
 from urbandet_ray.labels import STREET_LABELS
-from urbandet_ray.models.loader import ModelSpec, load_detector, model_fingerprint
+from urbandet_ray.models.loader import load_detector, model_fingerprint
 from urbandet_ray.storage import Storage
 
 pytestmark = pytest.mark.train
@@ -60,7 +61,7 @@ def one_colour(class_id, size_wh=(80, 40)):
 
 def test_the_stock_export_is_run_one_by_one(export):
     """A graph fixed at one image still answers a batch, in order, in each image's pixels."""
-    detector = load_detector(ModelSpec(export(1)), Storage())
+    detector = load_detector(ModelConfig(uri=export(1)), Storage())
     sizes = {1: (80, 40), 4: (100, 200), 2: (80, 40)}
     answers = detector.detect([one_colour(c, size) for c, size in sizes.items()])
     assert [answer.class_ids.tolist() for answer in answers] == [[1], [4], [2]]
@@ -73,7 +74,7 @@ def test_the_stock_export_is_run_one_by_one(export):
 
 def test_an_open_batch_takes_images_of_one_size_together(export):
     """Two sizes, interleaved: two calls of the graph, answers in the order given."""
-    detector = load_detector(ModelSpec(export(None)), Storage())
+    detector = load_detector(ModelConfig(uri=export(None)), Storage())
     calls = []
     run = detector._signature
     detector._signature = lambda **given: calls.append(len(given["input_tensor"])) or run(**given)
@@ -85,7 +86,7 @@ def test_an_open_batch_takes_images_of_one_size_together(export):
 
 def test_a_fixed_size_export_gets_its_size(export):
     """Boxes are normalised, so an image resized for the graph keeps its own pixels."""
-    detector = load_detector(ModelSpec(export(None, size=(32, 32))), Storage())
+    detector = load_detector(ModelConfig(uri=export(None, size=(32, 32))), Storage())
     answers = detector.detect([one_colour(2, (80, 40)), one_colour(1, (32, 32))])
     np.testing.assert_allclose(answers[0].boxes_xyxy, [[0, 10, 40, 30]], rtol=1e-6)
     assert answers[1].class_ids.tolist() == [1]
@@ -93,7 +94,7 @@ def test_a_fixed_size_export_gets_its_size(export):
 
 def test_an_answer_for_fewer_images_is_refused(export):
     """A graph with a baked-in batch answers for one image without saying so."""
-    detector = load_detector(ModelSpec(export(None, answers=1)), Storage())
+    detector = load_detector(ModelConfig(uri=export(None, answers=1)), Storage())
     with pytest.raises(ModelError, match="was given 3 images and answered for 1"):
         detector.detect([one_colour(1)] * 3)
 
@@ -104,7 +105,7 @@ def test_a_model_without_detections_is_refused(export):
     with pytest.raises(
         ModelError, match=r"outputs detection_classes, .*expected .*detection_boxes"
     ):
-        load_detector(ModelSpec(folder), Storage())
+        load_detector(ModelConfig(uri=folder), Storage())
 
 
 def test_a_float_input_is_refused(export):
@@ -112,13 +113,13 @@ def test_a_float_input_is_refused(export):
     import tensorflow as tf
 
     with pytest.raises(ModelError, match=r"takes input_tensor \(1, None, None, 3\) float32.*uint8"):
-        load_detector(ModelSpec(export(1, dtype=tf.float32)), Storage())
+        load_detector(ModelConfig(uri=export(1, dtype=tf.float32)), Storage())
 
 
 def test_a_fixed_batch_of_four_is_refused(export):
     """Neither one by one nor open."""
     with pytest.raises(ModelError, match=r"takes input_tensor \(4, None, None, 3\) uint8"):
-        load_detector(ModelSpec(export(4)), Storage())
+        load_detector(ModelConfig(uri=export(4)), Storage())
 
 
 def test_a_broken_graph_is_refused(tmp_path):
@@ -126,7 +127,7 @@ def test_a_broken_graph_is_refused(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"\x08\x01\x12\xff\xff")
     (tmp_path / "label_map.pbtxt").write_text(STREET_LABELS.to_pbtxt())
     with pytest.raises(ModelError, match=r"does not load as a SavedModel .*export it again"):
-        load_detector(ModelSpec(str(tmp_path)), Storage())
+        load_detector(ModelConfig(uri=str(tmp_path)), Storage())
 
 
 def test_a_keras_saved_model_is_refused(tmp_path):
@@ -136,12 +137,12 @@ def test_a_keras_saved_model_is_refused(tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path))
     (tmp_path / "label_map.pbtxt").write_text(STREET_LABELS.to_pbtxt())
     with pytest.raises(ModelError, match="a SavedModel with no serving_default signature"):
-        load_detector(ModelSpec(str(tmp_path)), Storage())
+        load_detector(ModelConfig(uri=str(tmp_path)), Storage())
 
 
 def test_a_class_beyond_the_label_map_is_named(export):
     """A COCO model with the street label map fails at its first such detection."""
-    detector = load_detector(ModelSpec(export(1, top_class=17)), Storage())
+    detector = load_detector(ModelConfig(uri=export(1, top_class=17)), Storage())
     with pytest.raises(LabelError, match=r"class id 17 \(index 16\).*ends at id 4"):
         detector.detect([one_colour(1)])
 
@@ -153,7 +154,7 @@ def test_the_fingerprint_sees_the_whole_folder(export, tmp_path):
     first, second = export(1), export(None)
     shutil.copytree(first, tmp_path / "copy")
     prints = [
-        model_fingerprint(ModelSpec(uri), Storage())
+        model_fingerprint(ModelConfig(uri=uri), Storage())
         for uri in (first, second, str(tmp_path / "copy"))
     ]
     assert prints[0] == prints[2] != prints[1]

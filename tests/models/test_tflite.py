@@ -3,20 +3,23 @@
 import numpy as np
 import pytest
 
+from urbandet_ray.config import ModelConfig
 from urbandet_ray.errors import LabelError, ModelError
 from urbandet_ray.labels import STREET_LABELS
 from urbandet_ray.models.backends.answers import AnswerRules
 from urbandet_ray.models.backends.tflite import TfliteDetector, TfliteFile
 from urbandet_ray.models.backends.tflite_file import read_tflite_facts
 from urbandet_ray.models.classes import ClassTable, class_table, parse_model_labels
-from urbandet_ray.models.loader import ModelSpec, load_detector
+from urbandet_ray.models.loader import load_detector
 from urbandet_ray.storage import Storage
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 204, 0), (0, 0, 153)
 
 
 def load(path, **settings):
-    return load_detector(ModelSpec(path, **{"mean": 0.0, "std": 255.0, **settings}), Storage())
+    return load_detector(
+        ModelConfig(uri=path, **{"mean": 0.0, "std": 255.0, **settings}), Storage()
+    )
 
 
 @pytest.mark.parametrize("kind", ["FLOAT32", "UINT8", "INT8"])
@@ -73,7 +76,7 @@ def test_normalisation_defaults_to_the_od_api(grid, grid_file):
 
 
 def test_a_spec_beats_the_metadata(grid, grid_file):
-    """Mean and std of the spec are stronger than those in the file."""
+    """Mean and std of the config are stronger than those in the file."""
     path = grid_file(normalisation=([0.0], [255.0]))
     (found,) = load(path, mean=0.0, std=510.0).detect([grid.paint({(0, 0): RED}, (64, 64))])
     np.testing.assert_allclose(found.scores, [0.5], atol=1e-4)

@@ -97,11 +97,12 @@ def test_the_trained_model_exports_and_answers(finished: Path, tmp_path: Path) -
     import numpy as np
 
     from urbandet_ray.commands.export import export
-    from urbandet_ray.models.loader import ModelSpec, load_detector
+    from urbandet_ray.config import ModelConfig
+    from urbandet_ray.models.loader import load_detector
     from urbandet_ray.storage import Storage
 
     report = export(str(finished), out=str(tmp_path / "export"), storage=Storage())
-    detector = load_detector(ModelSpec(report.model, score_min=0.0), Storage(), STREET_LABELS)
+    detector = load_detector(ModelConfig(uri=report.model, score_min=0.0), Storage(), STREET_LABELS)
     (found,) = detector.detect([np.full((48, 64, 3), 90, np.uint8)])
     assert len(found) > 0
 

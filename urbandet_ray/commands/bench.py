@@ -28,10 +28,10 @@ from urbandet_ray.inference.job import STAGES, InferJob, ShardSummary
 from urbandet_ray.inference.pipeline import RunResult, run_inference
 from urbandet_ray.inference.preparation import (
     detector_loader,
+    device_of,
     make_job,
     make_manifest,
     make_pool,
-    model_spec,
     with_absolute_places,
 )
 from urbandet_ray.inference.session import ray_session
@@ -209,8 +209,7 @@ class _ModelRun:
         if config.backend == "auto":
             candidates(config.model.uri, self._storage)
         else:  # a model that does not fit says so here; GPUs may be elsewhere
-            spec = replace(model_spec(config, self._storage), device="cpu")
-            looked_at = detector_loader(config, spec, self._storage, self._labels)()
+            looked_at = detector_loader(config, "cpu", self._storage, self._labels)()
             self._batch_size = config.batch_size or looked_at.batch_size
         self._paces: list[float] = []
         self._warm: list[ShardSummary] = []
@@ -260,14 +259,13 @@ class _ModelRun:
 
     def _job(self, name: str) -> InferJob:
         config = self._config.model_copy(update={"output": str(self._scratch / name)})
-        spec = model_spec(config, self._storage)
-        load = detector_loader(config, spec, self._storage, self._labels)
+        device = device_of(config, self._storage)
+        load = detector_loader(config, device, self._storage, self._labels)
         return make_job(config, self._storage, self._labels, load)
 
     def _run(self, name: str, sources: Sequence[Source], max_bad_records: int) -> RunResult:
         config, job = self._config, self._job(name)
-        spec = model_spec(config, self._storage)
-        job.folder().begin(make_manifest(config, spec, self._storage, self._labels, sources))
+        job.folder().begin(make_manifest(config, self._storage, self._labels, sources))
         size_bytes, batch = config.shard.megabytes << 20, self._batch_size
         rule = fitting_rule(sources, size_bytes, config.draw.truth, batch)
         pool = make_pool(config)

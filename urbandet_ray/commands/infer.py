@@ -15,10 +15,10 @@ from urbandet_ray.inference.job import InferJob, ShardSummary
 from urbandet_ray.inference.pipeline import RunResult, run_inference
 from urbandet_ray.inference.preparation import (
     detector_loader,
+    device_of,
     make_job,
     make_manifest,
     make_pool,
-    model_spec,
     with_absolute_places,
 )
 from urbandet_ray.inference.progress import Progress
@@ -101,13 +101,13 @@ def infer(
     if config.backend == "auto":
         choice = choose_backend(config, storage, labels, sources, say or (lambda _: None))
         config = choice.applied(config)
-    spec = model_spec(config, storage)
-    if config.actors.gpus and spec.device == "cpu" and say is not None:
-        say(f"{spec.uri} runs on the CPU alone: the GPUs that its actors hold stay idle")
-    manifest = make_manifest(config, spec, storage, labels, sources)
-    load = detector_loader(config, spec, storage, labels)
+    device = device_of(config, storage)
+    if config.actors.gpus and device == "cpu" and say is not None:
+        say(f"{config.model.uri} runs on the CPU alone: the GPUs that its actors hold stay idle")
+    manifest = make_manifest(config, storage, labels, sources)
+    load = detector_loader(config, device, storage, labels)
     # a model that does not fit should say so before a cluster is started; GPUs may be there alone
-    detector = detector_loader(config, replace(spec, device="cpu"), storage, labels)()
+    detector = detector_loader(config, "cpu", storage, labels)()
     job = make_job(config, storage, labels, load)
     folder = job.folder()
     with WriterLock(storage, folder.path(LOCK_NAME), "urbandet infer") as lock:

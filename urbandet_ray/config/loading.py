@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from urbandet_ray.config.mistakes import mistakes_text
 from urbandet_ray.errors import ConfigError
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -37,8 +37,7 @@ def load_config(
         return kind.model_validate(tree)
     except ValidationError as error:
         origin = str(path) if path else "the settings"
-        lines = [f"  {_explain(kind, detail)}" for detail in error.errors()]
-        raise ConfigError(f"{origin} cannot be used:\n" + "\n".join(lines)) from None
+        raise ConfigError(mistakes_text(kind, error, origin)) from None
 
 
 def _read_tree(path: Path) -> dict[str, Any]:
@@ -81,25 +80,3 @@ def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
         tree[last].update(value)
     else:
         tree[last] = value
-
-
-def _explain(kind: type[BaseModel], detail: Any) -> str:
-    where = [str(part) for part in detail["loc"]]
-    dotted = ".".join(where)
-    if detail["type"] == "extra_forbidden":
-        known = _fields_at(kind, where[:-1])
-        near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
-        return f"{dotted}: unknown key; {hint}"
-    if detail["type"] == "missing":
-        return f"{dotted}: is needed"
-    return f"{dotted}: {detail['msg']}, got {detail['input']!r}"
-
-
-def _fields_at(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
-    for name in path:
-        annotation = kind.model_fields[name].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        kind = annotation
-    return list(kind.model_fields)

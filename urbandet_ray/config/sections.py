@@ -1,8 +1,11 @@
 """What all run configs share: how a section behaves, and the sections for S3 and Ray."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from urbandet_ray.config.mistakes import mistakes_text
+from urbandet_ray.errors import ConfigError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 OpenShare = Annotated[float, Field(gt=0, le=1)]
@@ -11,11 +14,28 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Section(BaseModel):
-    """A part of a config: fixed once read, and every key is known."""
+    """A part of a config: fixed once made, and every key is known.
+
+    Raises:
+        ConfigError: made in Python with values that cannot be used.
+    """
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    if not TYPE_CHECKING:  # a type checker knows the fields from pydantic
+
+        def __init__(self, /, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise ConfigError(
+                    mistakes_text(type(self), error, f"this {type(self).__name__}")
+                ) from None
+
+        # as BaseModel's own: a section within another is validated with it, its keys' places kept
+        __init__.__pydantic_base_init__ = True
 
 
 class StorageConfig(Section):

@@ -21,11 +21,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from urbandet_ray.config import ModelConfig
 from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ConfigError, NotFoundError, RecordError, UrbandetError
 from urbandet_ray.label_files import read_labels
 from urbandet_ray.models.detector import Detector
-from urbandet_ray.models.loader import ModelSpec, load_detector
+from urbandet_ray.models.loader import load_detector
 from urbandet_ray.records.images import decode_image
 from urbandet_ray.storage import Storage
 
@@ -170,15 +171,15 @@ def load_service(
     """
     uri, labels = find_model(model)
     storage = Storage()
-    spec = ModelSpec(
-        uri,
-        labels_uri=labels,
+    served = ModelConfig(
+        uri=uri,
+        labels=labels,
         score_min=score_min,
         max_detections=most,
         threads=threads or os.cpu_count() or 1,
     )
     name = "shipped" if uri == "shipped" else Path(uri).relative_to(Path(uri).parent.parent)
-    return Service(load_detector(spec, storage, read_labels(labels, storage)), str(name))
+    return Service(load_detector(served, storage, read_labels(labels, storage)), str(name))
 
 
 def find_model(model: str) -> tuple[str, str | None]:

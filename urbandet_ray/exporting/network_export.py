@@ -10,13 +10,14 @@ from math import ceil
 from pathlib import Path
 from typing import cast
 
+from urbandet_ray.config import ModelConfig
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.exporting.accuracy import decoded, has_labels, measure_accuracy
 from urbandet_ray.exporting.conversion import write_network
 from urbandet_ray.exporting.tracing import TracedNetwork, trace_network
 from urbandet_ray.frames import Image
 from urbandet_ray.labels import LabelMap
-from urbandet_ray.models.loader import ModelSpec, load_detector
+from urbandet_ray.models.loader import load_detector
 from urbandet_ray.models.network.facts import (
     Accuracy,
     NetworkFacts,
@@ -110,8 +111,8 @@ def _compare(network: TracedNetwork, made: Path, check: str, storage: Storage) -
     labels = LabelMap.parse(labels_file.read_text("utf-8"), str(labels_file))
 
     def figures(folder: Path) -> tuple[float, int]:
-        spec = ModelSpec(str(folder), labels_uri=str(labels_file), score_min=0.01)
-        metrics = measure_accuracy(load_detector(spec, storage, labels), check, storage)
+        model = ModelConfig(uri=str(folder), labels=str(labels_file))
+        metrics = measure_accuracy(load_detector(model, storage, labels), check, storage)
         if metrics.map is None:
             raise ConfigError(f"{check} has no labelled box: name records with labels (--check)")
         return metrics.map, metrics.frames

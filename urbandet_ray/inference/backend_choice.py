@@ -25,7 +25,7 @@ from urbandet_ray.errors import (
 )
 from urbandet_ray.frames import Frame
 from urbandet_ray.inference.job import InferJob
-from urbandet_ray.inference.preparation import detector_loader, make_job, model_spec
+from urbandet_ray.inference.preparation import detector_loader, device_of, make_job
 from urbandet_ray.inference.session import ray_session
 from urbandet_ray.inference.tuning import GPU_BATCHES, TRIAL_FRAMES, Trial, Tuning, tune
 from urbandet_ray.labels import LabelMap
@@ -252,7 +252,7 @@ def _job(
 ) -> InferJob:
     model = config.model.model_copy(update={"uri": uri, "threads": threads})
     config = config.model_copy(update={"model": model})
-    load = detector_loader(config, model_spec(config, storage), storage, labels)
+    load = detector_loader(config, device_of(config, storage), storage, labels)
     return make_job(config, storage, labels, load)
 
 

@@ -13,10 +13,10 @@ from urbandet_ray.errors import ConfigError
 from urbandet_ray.inference.job import InferJob
 from urbandet_ray.inference.pool import ActorPool
 from urbandet_ray.labels import LabelMap
+from urbandet_ray.models.backends.answers import Device
 from urbandet_ray.models.classes import builtin_mappings
 from urbandet_ray.models.detector import Detector
 from urbandet_ray.models.loader import (
-    ModelSpec,
     input_wh,
     knows_gpus,
     load_detector,
@@ -48,40 +48,26 @@ def with_absolute_places(config: InferConfig) -> InferConfig:
     )
 
 
-def model_spec(config: InferConfig, storage: Storage) -> ModelSpec:
-    """The model that a config asks for, on a GPU where its actors hold one.
+def device_of(config: InferConfig, storage: Storage) -> Device:
+    """Where the config's model runs: on a GPU where its actors hold one and it knows GPUs.
 
     Raises:
         ModelError: missing or of another kind.
     """
-    model = config.model
-    return ModelSpec(
-        uri=model.uri,
-        labels_uri=model.labels,
-        mapping=model.mapping,
-        score_min=model.score_min,
-        max_detections=model.max_detections,
-        threads=model.threads,
-        mean=model.mean,
-        std=model.std,
-        nms_iou_max=model.nms.iou_max,
-        nms_soft_sigma=model.nms.soft_sigma,
-        nms_class_agnostic=model.nms.class_agnostic,
-        device="gpu" if config.actors.gpus and knows_gpus(model.uri, storage) else "cpu",
-        compiler=model.compiler,
-    )
+    return "gpu" if config.actors.gpus and knows_gpus(config.model.uri, storage) else "cpu"
 
 
 def detector_loader(
-    config: InferConfig, spec: ModelSpec, storage: Storage, labels: LabelMap
+    config: InferConfig, device: Device, storage: Storage, labels: LabelMap
 ) -> Callable[[], Detector]:
     """What makes the detector, tiled where the config says so; it travels to every actor."""
-    load = partial(load_detector, spec, storage, labels)
+    model = config.model
+    load = partial(load_detector, model, storage, labels, device=device)
     tiling = _tiling(config.tiles)
     if tiling is None:
         return load
     return partial(
-        load_tiled, load, tiling, max_detections=spec.max_detections, score_min=spec.score_min
+        load_tiled, load, tiling, max_detections=model.max_detections, score_min=model.score_min
     )
 
 
@@ -125,7 +111,7 @@ def _least_wh(config: InferConfig, storage: Storage) -> tuple[int, int] | None:
             "reduced_decode goes with neither drawing nor tiles, which need whole frames: give "
             "--no-draw (urbandet video draws later), or leave it out"
         )
-    return input_wh(model_spec(config, storage), storage)
+    return input_wh(config.model, storage)
 
 
 def make_pool(config: InferConfig) -> ActorPool:
@@ -146,7 +132,6 @@ def _either(given: int | None, otherwise: int) -> int:
 
 def make_manifest(
     config: InferConfig,
-    spec: ModelSpec,
     storage: Storage,
     labels: LabelMap,
     sources: Sequence[Source],
@@ -171,7 +156,7 @@ def make_manifest(
         "sources": len(sources),
         "size_bytes": sum(source.size_bytes for source in sources),
         "fingerprint": {
-            "model": model_fingerprint(spec, storage),
+            "model": model_fingerprint(config.model, storage),
             "settings": _hash([results, dict(labels.names)]),
             "input": _hash(listing),
         },

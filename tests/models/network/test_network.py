@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +14,14 @@ from drives import write_drive
 from tiny_models import tiny_ssd
 
 from urbandet_ray.commands.export import export
+from urbandet_ray.config import ModelConfig, NmsConfig
 from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ConfigError, ModelError
 from urbandet_ray.exporting.accuracy import measure_accuracy
 from urbandet_ray.exporting.conversion import write_network
 from urbandet_ray.exporting.tracing import trace_network
 from urbandet_ray.models import odapi
-from urbandet_ray.models.loader import ModelSpec, load_detector, model_fingerprint
+from urbandet_ray.models.loader import load_detector, model_fingerprint
 from urbandet_ray.models.network import runtimes
 from urbandet_ray.models.network.facts import (
     Accuracy,
@@ -106,7 +108,7 @@ def network(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[...
 
 def answers(model: str, given: list[np.ndarray], score_min: float = 0.0) -> list[Detections]:
     """Detections of an export."""
-    return load_detector(ModelSpec(model, score_min=score_min), Storage()).detect(given)
+    return load_detector(ModelConfig(uri=model, score_min=score_min), Storage()).detect(given)
 
 
 def assert_alike(found: list[Detections], expected: list[Detections]) -> None:
@@ -162,8 +164,8 @@ def test_what_a_precision_costs_travels_with_it(tmp_path: Path) -> None:
     facts = read_facts(Path(report.model), "it")
     assert facts.accuracy is not None and facts.accuracy == report.accuracy
     assert (facts.accuracy.frames, facts.accuracy.data) == (6, str(records))
-    spec = ModelSpec(report.model, score_min=0.01)
-    detector = load_detector(spec, Storage())
+    model = ModelConfig(uri=report.model, score_min=0.01)
+    detector = load_detector(model, Storage())
     assert facts.accuracy.map == measure_accuracy(detector, str(records), Storage()).map
     assert "at fp16" in report.to_text() and "in f32 (6 frames of" in report.to_text()
     costly = replace(facts, accuracy=Accuracy(0.1, 0.103, 6, "x"))
@@ -220,7 +222,7 @@ def test_fewer_bits_answer_nearly_the_same(
 def test_xla_answers_alike(network: Callable[..., str]) -> None:
     """Compiled for the largest batch yet; what fills a smaller one up is not answered for."""
     model, given = network("savedmodel"), images((64, 64), (64, 64), (64, 64))
-    compiled = load_detector(ModelSpec(model, score_min=0.0, compiler="xla"), Storage())
+    compiled = load_detector(ModelConfig(uri=model, score_min=0.0, compiler="xla"), Storage())
     assert_alike(compiled.detect(given), answers(model, given))
     assert_alike(compiled.detect(given[:1]), answers(model, given[:1]))
     traced = compiled._runtime._signature  # type: ignore[attr-defined]
@@ -236,12 +238,13 @@ def test_a_compiler_takes_its_own_networks(network: Callable[..., str], run: Pat
         (network("onnx", "int8"), "tensorrt", "--format onnx --precision f32"),
     ):
         with pytest.raises(ModelError, match=f"{compiler} does not compile .* {made}"):
-            load_detector(ModelSpec(model, compiler=compiler), Storage())  # type: ignore[arg-type]
+            load_detector(ModelConfig(uri=model, compiler=compiler), Storage())  # type: ignore[arg-type]
     for device, why in (("cpu", "TensorRT needs a GPU"), ("auto", "is not built for TensorRT")):
         with pytest.raises(ModelError, match=why):
             load_detector(
-                ModelSpec(network("onnx"), compiler="tensorrt", device=device),  # type: ignore[arg-type]
+                ModelConfig(uri=network("onnx"), compiler="tensorrt"),
                 Storage(),
+                device=device,  # type: ignore[arg-type]
             )
 
 
@@ -249,23 +252,25 @@ def test_suppression_may_be_another(network: Callable[..., str], run: Path) -> N
     """Its own answers lie between stricter and none; soft scores differ; and it is another run."""
     given = images((120, 90))
 
-    def scores(**nms: object) -> float:
-        spec = ModelSpec(network("tflite"), score_min=0.0, **nms)  # type: ignore[arg-type]
-        (found,) = load_detector(spec, Storage()).detect(given)
+    def scores(**nms: Any) -> float:
+        model = ModelConfig(uri=network("tflite"), score_min=0.0, nms=NmsConfig(**nms))
+        (found,) = load_detector(model, Storage()).detect(given)
         return float(found.scores.sum())
 
-    none, own, strict = scores(nms_iou_max=1.0), scores(), scores(nms_iou_max=0.05)
+    none, own, strict = scores(iou_max=1.0), scores(), scores(iou_max=0.05)
     assert strict < own < none
-    assert scores(nms_iou_max=0.05, nms_class_agnostic=True) < strict
-    assert scores(nms_soft_sigma=0.5) < none
+    assert scores(iou_max=0.05, class_agnostic=True) < strict
+    assert scores(soft_sigma=0.5) < none
     prints = {
-        model_fingerprint(ModelSpec(network("tflite"), nms_iou_max=iou), Storage())
+        model_fingerprint(ModelConfig(uri=network("tflite"), nms=NmsConfig(iou_max=iou)), Storage())
         for iou in (None, 0.05, 1.0)
     }
     assert len(prints) == 3
     with pytest.raises(ModelError, match=r"inside, by its own rules: model\.nms changes"):
         load_detector(
-            ModelSpec(str(run / "exports" / "best-stock" / "saved_model"), nms_iou_max=0.5),
+            ModelConfig(
+                uri=str(run / "exports" / "best-stock" / "saved_model"), nms=NmsConfig(iou_max=0.5)
+            ),
             Storage(),
         )
 
@@ -279,7 +284,7 @@ def test_a_network_that_answers_for_fewer_images_is_refused(network: Callable[..
         def run(self, given: np.ndarray) -> dict[str, np.ndarray]:
             return {"deltas": np.zeros((1, 80, 4)), "logits": np.zeros((1, 80, 4))}
 
-    detector = load_detector(ModelSpec(network("tflite")), Storage())
+    detector = load_detector(ModelConfig(uri=network("tflite")), Storage())
     detector._runtime = One()  # type: ignore[attr-defined]
     with pytest.raises(ModelError, match="was given 2 images and answered for 1: its export"):
         detector.detect(images((64, 64), (64, 64)))
@@ -323,9 +328,9 @@ def cuda_build(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_gpu_build_that_falls_back_is_refused(network: Callable[..., str]) -> None:
     """It would run on the CPU and say nothing."""
     with pytest.raises(ModelError, match="built for CUDA and does not get at the GPU here"):
-        load_detector(ModelSpec(network("onnx")), Storage())
+        load_detector(ModelConfig(uri=network("onnx")), Storage())
     with pytest.raises(ModelError, match=r"built for TensorRT .* and TensorRT \(pip"):
-        load_detector(ModelSpec(network("onnx"), compiler="tensorrt"), Storage())
+        load_detector(ModelConfig(uri=network("onnx"), compiler="tensorrt"), Storage())
 
 
 @pytest.mark.parametrize(("runtime", "why"), [("onnx", "is not built for"), ("savedmodel", "sees")])
@@ -334,20 +339,20 @@ def test_a_gpu_that_is_not_there_is_said(
 ) -> None:
     """An actor that holds a GPU must not compute on the CPU and say nothing."""
     with pytest.raises(ModelError, match=rf"{why} .*actors\.gpus=0"):
-        load_detector(ModelSpec(network(runtime), device="gpu"), Storage())
+        load_detector(ModelConfig(uri=network(runtime)), Storage(), device="gpu")
 
 
 @pytest.mark.usefixtures("cuda_build")
 def test_an_actor_without_a_gpu_leaves_them_alone(network: Callable[..., str]) -> None:
     """Ray hides none from it: a core's worth of actors would share one GPU's memory."""
-    detector = load_detector(ModelSpec(network("onnx"), device="cpu"), Storage())
+    detector = load_detector(ModelConfig(uri=network("onnx")), Storage(), device="cpu")
     assert detector._runtime.provider == "CPUExecutionProvider"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("runtime", ["savedmodel", "openvino", "onnx", "tflite"])
 def test_what_a_runtime_throws_is_told(network: Callable[..., str], runtime: str) -> None:
     """Each throws its own kinds: at a batch that it cannot take, and at a file that is none."""
-    detector = load_detector(ModelSpec(network(runtime)), Storage())
+    detector = load_detector(ModelConfig(uri=network(runtime)), Storage())
     with pytest.raises(ModelError, match=r"failed on 1 images \(.*smaller batch_size"):
         detector._answer(np.zeros((1, 64, 64, 4), np.uint8))  # type: ignore[attr-defined]
 
@@ -362,7 +367,7 @@ def test_a_damaged_model_file_is_told(
         if file.suffix in (".pb", ".xml", ".onnx", ".tflite"):
             file.write_bytes(b"<net" + file.read_bytes()[: file.stat().st_size // 3])
     with pytest.raises(ModelError, match=r"does not load into \w+ \(.*copy or export it again"):
-        load_detector(ModelSpec(str(model)), Storage())
+        load_detector(ModelConfig(uri=str(model)), Storage())
 
 
 def test_a_damaged_folder_is_named(network: Callable[..., str], tmp_path: Path) -> None:
@@ -371,23 +376,23 @@ def test_a_damaged_folder_is_named(network: Callable[..., str], tmp_path: Path) 
     shutil.copytree(network("tflite"), model)
     (model / "anchors.npy").unlink()
     with pytest.raises(ModelError, match=r"lacks its anchors\.npy: copy or export it again"):
-        load_detector(ModelSpec(str(model)), Storage())
+        load_detector(ModelConfig(uri=str(model)), Storage())
     facts = (model / "network.json").read_text()
     (model / "network.json").write_text(
         facts.replace('"version": 1,', '"version": 1, "batch_size": 8,')
     )
     with pytest.raises(ModelError, match=r"lacks its anchors\.npy"):  # an earlier export is read
-        load_detector(ModelSpec(str(model)), Storage())
+        load_detector(ModelConfig(uri=str(model)), Storage())
     (model / "network.json").write_text(facts.replace('"version": 1', '"version": 9'))
     with pytest.raises(ModelError, match="by a later urbandet"):
-        load_detector(ModelSpec(str(model)), Storage())
+        load_detector(ModelConfig(uri=str(model)), Storage())
     (model / "network.json").write_text(facts[:40])
     with pytest.raises(ModelError, match=r"network\.json is damaged"):
-        load_detector(ModelSpec(str(model)), Storage())
+        load_detector(ModelConfig(uri=str(model)), Storage())
     (model / "network.json").write_text(facts)
     (model / "model.tflite").unlink()
     with pytest.raises(ModelError, match=r"lacks its model\.tflite"):
-        load_detector(ModelSpec(str(model)), Storage())
+        load_detector(ModelConfig(uri=str(model)), Storage())
 
 
 def test_a_checkpoint_of_another_width_is_refused(run: Path) -> None:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from urbandet_ray.commands.export import export
+from urbandet_ray.config import ModelConfig
 from urbandet_ray.exporting.tracing import _preparing
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models import odapi
-from urbandet_ray.models.loader import ModelSpec, load_detector
+from urbandet_ray.models.loader import load_detector
 from urbandet_ray.storage import Storage
 from urbandet_ray.training.odapi_model import OdApiModel
 
@@ -101,7 +102,7 @@ def test_batches_answer_as_the_stock_export(name: str, tmp_path: Path) -> None:
     images[2] = np.ascontiguousarray(images[2][:60])
     stock, network = (
         load_detector(
-            ModelSpec(export(run, storage=storage, format=form).model, score_min=0.0),  # type: ignore[arg-type]
+            ModelConfig(uri=export(run, storage=storage, format=form).model, score_min=0.0),  # type: ignore[arg-type]
             storage,
             LABELS,
         )
