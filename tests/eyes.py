@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from urbandet_ray.config import TilesConfig
 from urbandet_ray.detections import Detections
 from urbandet_ray.frames import Image
 from urbandet_ray.labels import STREET_LABELS
-from urbandet_ray.models.tiles import TiledDetector, Tiling
+from urbandet_ray.models.tiles import TiledDetector
 
 SIZE_WH = (300, 200)
 
@@ -65,6 +66,6 @@ class Eye:
                              [c for _, _, c in found])  # fmt: skip
 
 
-def detect(eye: Eye, tiling: Tiling, **settings: Any) -> Detections:
+def detect(eye: Eye, tiles: TilesConfig, **settings: Any) -> Detections:
     """What is found in one image of SIZE_WH."""
-    return TiledDetector(eye, tiling, **settings).detect([located(SIZE_WH)])[0]
+    return TiledDetector(eye, tiles, **settings).detect([located(SIZE_WH)])[0]

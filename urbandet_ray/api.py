@@ -64,8 +64,7 @@ def track(run: str, storage: Storage | None = None, **rules: Any) -> _track.Trac
     Raises:
         UrbandetError: the run is not finished, or rules that do not fit.
     """
-    config = load_config(TrackConfig, None, rules)
-    return _track.track(run, _track.rules_of(config), storage or Storage())
+    return _track.track(run, load_config(TrackConfig, None, rules), storage or Storage())
 
 
 def make_video(run: str, output: str, **settings: Any) -> _video.VideoReport:

@@ -7,14 +7,14 @@ import pytest
 from crowds import committed
 
 from urbandet_ray.commands.track import read_tracks, require_tracks, track, write_tracks
+from urbandet_ray.config import TrackConfig
 from urbandet_ray.errors import MissingExtraError, NotFoundError, RunError
 from urbandet_ray.inference import tracks as tracker
-from urbandet_ray.inference.tracks import TrackRules
 from urbandet_ray.runs.lock import WriterLock
 from urbandet_ray.runs.run_folder import LOCK_NAME, TRACKS_NAME, RunFolder
 from urbandet_ray.storage import Storage
 
-RULES = TrackRules()
+RULES = TrackConfig()
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_ids_stand_in_the_detections_and_are_counted(run: RunFolder) -> None:
     assert set(found) == {-1, *range(1, report.tracks + 1)}
     known = json.loads(run.storage.read_bytes(run.path(TRACKS_NAME)))
     assert (known["tracks"], known["tracked"], known["detections"]) == counts
-    assert known["rules"] == vars(RULES)
+    assert known["rules"] == RULES.model_dump()
     assert known["trackforge"] == tracker.tracker_version()
     assert f"{counts[0]} tracks, {counts[1]} of {counts[2]} detections" in report.to_text()
     assert LOCK_NAME not in "".join(files(run))
@@ -81,7 +81,7 @@ def test_other_rules_give_other_ids(run: RunFolder) -> None:
     """Ids of one set of rules never mix with another's; and back again gives the first bytes."""
     track(run.uri, RULES, run.storage)
     first = files(run)
-    report = track(run.uri, TrackRules(min_hits=1), run.storage)
+    report = track(run.uri, TrackConfig(min_hits=1), run.storage)
     assert report.changed
     assert report.tracks > max(json.loads(first[run.path(TRACKS_NAME)])["tracks"], 0)
     track(run.uri, RULES, run.storage)
@@ -116,7 +116,7 @@ def test_a_try_that_was_cut_off_is_done_again(run: RunFolder, tmp_path: Path) ->
     """Half of the ids of other rules: no tracks.json claims them, and the next try mends all."""
     whole = committed(RunFolder(str(tmp_path / "whole"), Storage()))
     track(whole.uri, RULES, whole.storage)
-    track(run.uri, TrackRules(min_hits=1), run.storage)
+    track(run.uri, TrackConfig(min_hits=1), run.storage)
     with pytest.raises(KeyboardInterrupt):
         track(run.uri, RULES, Cut())
     with pytest.raises(NotFoundError, match=rf"no tracks.json\): run `urbandet track {run.uri}` f"):

@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from urbandet_ray.commands.track import track
 from urbandet_ray.commands.video import make_video
-from urbandet_ray.config import VideoConfig
+from urbandet_ray.config import TrackConfig, VideoConfig
 from urbandet_ray.errors import ConfigError, NotFoundError
 from urbandet_ray.frames import Frame, Image
 from urbandet_ray.inference.job import InferJob
 from urbandet_ray.inference.processor import ShardProcessor
 from urbandet_ray.inference.shards import CutRule, read_shards
-from urbandet_ray.inference.tracks import TrackRules
 from urbandet_ray.labels import STREET_LABELS
 from urbandet_ray.records.images import encode_jpeg
 from urbandet_ray.records.sources import list_sources
@@ -70,7 +69,7 @@ def infer_squares(data: Path, uri: Path) -> RunFolder:
 def run(tmp_path: Path) -> RunFolder:
     """A drive of ten frames in which one square moves, tracked."""
     folder = infer_squares(write_pictures(tmp_path / "a.tfrecord"), tmp_path / "run")
-    track(folder.uri, TrackRules(), folder.storage)
+    track(folder.uri, TrackConfig(), folder.storage)
     return folder
 
 
@@ -138,5 +137,5 @@ def test_frames_of_a_video_can_be_drawn_on(tmp_path: Path) -> None:
         for index in range(FRAMES):
             video.write(picture(index))
     folder = infer_squares(tmp_path / "drive.mp4", tmp_path / "run")
-    track(folder.uri, TrackRules(), folder.storage)
+    track(folder.uri, TrackConfig(), folder.storage)
     assert len(shown(folder, tracks=True)) == FRAMES

@@ -4,12 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from urbandet_ray.commands.track import rules_of
-from urbandet_ray.config import EvalConfig, InferConfig, TrainConfig, VideoConfig, load_config
+from urbandet_ray.config import (
+    EvalConfig,
+    InferConfig,
+    TrackConfig,
+    TrainConfig,
+    VideoConfig,
+    load_config,
+)
 from urbandet_ray.config.loading import split_override
 from urbandet_ray.errors import ConfigError
-from urbandet_ray.inference.tracks import TrackRules
-from urbandet_ray.models.tiles import Tiling
 
 GIVEN = {"input": "a", "output": "b"}
 
@@ -88,12 +92,13 @@ def test_override_values_are_yaml() -> None:
     assert split_override("x=") == ("x", None)
 
 
-def test_tiles_and_tracks_are_off_and_as_they_are_meant() -> None:
-    """The config's defaults are those of what it configures."""
+def test_tiles_and_tracks_are_off_until_asked_for() -> None:
+    """And the run's rules for tracks are those of `urbandet track`."""
     config = load_config(InferConfig, None, GIVEN)
-    assert Tiling(**config.tiles.model_dump()) == Tiling(rows=1, columns=1)
-    assert rules_of(config.track) == TrackRules()
+    assert not config.tiles.is_on
     assert not config.track.enabled
+    assert config.track.rules == TrackConfig()
+    assert load_config(InferConfig, None, {**GIVEN, "tiles.columns": 2}).tiles.is_on
 
 
 def test_every_committed_run_config_loads() -> None:

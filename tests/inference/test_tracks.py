@@ -7,17 +7,18 @@ from pathlib import Path
 import pytest
 from crowds import committed, crowd, row
 
+from urbandet_ray.config import TrackConfig
 from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ConfigError, RunError
-from urbandet_ray.inference.tracks import TrackRules, track_rows, track_run
+from urbandet_ray.inference.tracks import track_rows, track_run
 from urbandet_ray.runs.detections_table import DetectionRow, rows_to_parquet
 from urbandet_ray.runs.run_folder import RunFolder, shard_name
 from urbandet_ray.storage import Storage
 
-EVERY = TrackRules(min_hits=1)
+EVERY = TrackConfig(min_hits=1)
 
 
-def ids(rows: Sequence[DetectionRow], rules: TrackRules = EVERY) -> list[list[int]]:
+def ids(rows: Sequence[DetectionRow], rules: TrackConfig = EVERY) -> list[list[int]]:
     """Track ids, a list a frame."""
     return [tracked.detections.track_ids.tolist() for tracked in track_rows(rows, rules)]
 
@@ -57,7 +58,7 @@ def test_limits_belong_to_what_they_let_in() -> None:
 def test_a_track_outlives_frames_kept_lost_frames(lost: int, same: bool) -> None:
     """One more, and it is a new track."""
     rows = [row(0, (100, 100)), row(1, (100, 100)), row(2 + lost, (100, 100))]
-    assert ids(rows, TrackRules(frames_kept=10, min_hits=1)) == [[1], [1], [1 if same else 2]]
+    assert ids(rows, TrackConfig(frames_kept=10, min_hits=1)) == [[1], [1], [1 if same else 2]]
 
 
 def test_a_lost_frame_is_a_frame_without_detections() -> None:
@@ -79,8 +80,8 @@ def test_short_tracks_get_no_id_and_leave_no_hole() -> None:
     """Ids count what is kept, in the order in which it appears."""
     rows = [row(0, (500, 9), (100, 100)), row(1, (100, 100), (300, 100)), row(2, (300, 100))]
     rows.append(row(3, (300, 100)))
-    assert ids(rows, TrackRules(min_hits=2)) == [[-1, 1], [1, 2], [2], [2]]
-    assert ids(rows, TrackRules(min_hits=3)) == [[-1, -1], [-1, 1], [1], [1]]
+    assert ids(rows, TrackConfig(min_hits=2)) == [[-1, 1], [1, 2], [2], [2]]
+    assert ids(rows, TrackConfig(min_hits=3)) == [[-1, -1], [-1, 1], [1], [1]]
 
 
 def test_nothing_to_track() -> None:
@@ -111,7 +112,7 @@ def test_everything_but_the_ids_stays() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_what_every_track_is(seed: int) -> None:
     """Once a frame at most, of one class, of min_hits detections, ids without holes."""
-    rules = TrackRules(min_hits=4)
+    rules = TrackConfig(min_hits=4)
     tracked = list(track_rows([*crowd(seed, 50), *crowd(seed, 50, segment="b")], rules))
     places: dict[int, list[tuple[str, int, int]]] = {}
     for frame in tracked:
@@ -154,20 +155,20 @@ def test_rows_out_of_order_are_refused(indices: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"score_high": 1.1}, "score_high is 1.1: give a number from 0 to 1"),
-        ({"score_low": -0.1}, "score_low is -0.1: give"),
-        ({"match_iou": float("nan")}, "match_iou is nan: give"),
-        ({"match_iou_low": 2}, "match_iou_low is 2: give"),
-        ({"score_low": 0.6}, "score_low is 0.6, above score_high 0.5"),
-        ({"match_iou": 0}, "match_iou and match_iou_low must be above 0"),
-        ({"frames_kept": 0}, "frames_kept is 0 and min_hits 3: both start at 1"),
-        ({"min_hits": 0}, "frames_kept is 10 and min_hits 0: both start at 1"),
+        ({"score_high": 1.1}, "score_high: Input should be less than or equal to 1, got 1.1"),
+        ({"score_low": -0.1}, "score_low: Input should be greater than or equal to 0, got -0.1"),
+        ({"match_iou": float("nan")}, "match_iou: Input should be a finite number, got nan"),
+        ({"match_iou_low": 2}, "match_iou_low: Input should be less than or equal to 1, got 2"),
+        ({"score_low": 0.6}, "score_low is 0.6, above score_high 0.5: what lies between"),
+        ({"match_iou": 0}, "match_iou: Input should be greater than 0, got 0"),
+        ({"frames_kept": 0}, "frames_kept: Input should be greater than or equal to 1, got 0"),
+        ({"min_hits": 0}, "min_hits: Input should be greater than or equal to 1, got 0"),
     ],
 )
 def test_rules_that_make_no_sense_are_refused(values: dict[str, float], message: str) -> None:
     """The message says what was got and what is wanted."""
     with pytest.raises(ConfigError, match=message):
-        TrackRules(**values)  # type: ignore[arg-type]
+        TrackConfig(**values)  # type: ignore[arg-type]
 
 
 def test_ids_do_not_depend_on_the_order_of_commits(tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ def test_objects_of_a_synthetic_drive_keep_their_ids() -> None:
         for index, seen in enumerate(shots)
     ]
     ids_of: dict[int, list[int]] = {}
-    for seen, own in zip(shots, ids(rows, TrackRules()), strict=True):
+    for seen, own in zip(shots, ids(rows, TrackConfig()), strict=True):
         for thing, track_id in zip(seen, own, strict=True):
             ids_of.setdefault(thing.key, []).append(track_id)
     boxes = sum(len(own) for own in ids_of.values())

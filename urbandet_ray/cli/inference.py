@@ -129,7 +129,6 @@ def track(
     s3_anonymous: Anonymous = None,
 ) -> None:
     """Give each object of a run one id over its frames."""
-    from urbandet_ray.commands.track import rules_of
     from urbandet_ray.commands.track import track as work
     from urbandet_ray.config import TrackConfig
 
@@ -141,7 +140,7 @@ def track(
         frames_kept=frames_kept,
         min_hits=min_hits,
     )
-    rules = rules_of(load(TrackConfig, None, values, None))
+    rules = load(TrackConfig, None, values, None)
     typer.echo(work(run, rules, open_storage(s3_endpoint, s3_region, s3_anonymous)).to_text())
 
 

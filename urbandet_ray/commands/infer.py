@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 
-from urbandet_ray.commands.track import TrackReport, rules_of, write_tracks
+from urbandet_ray.commands.track import TrackReport, write_tracks
 from urbandet_ray.config import InferConfig
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.inference.backend_choice import choose_backend, keep_choice
@@ -131,7 +131,7 @@ def _check(config: InferConfig) -> None:
     """What can be known to fail before anything is read.
 
     Raises:
-        ConfigError: the output is within the input, or track rules do not go together.
+        ConfigError: the output is within the input.
         MissingExtraError: there is no tracker.
     """
     if config.output.startswith(config.input.rstrip("/") + "/"):
@@ -140,7 +140,6 @@ def _check(config: InferConfig) -> None:
             "part of it: choose a run folder beside it"
         )
     if config.track.enabled:
-        rules_of(config.track)
         tracker_version()
 
 
@@ -148,7 +147,7 @@ def _finish(config: InferConfig, job: InferJob, check: Callable[[], None]) -> Tr
     """What is made of all frames together: tracks, COCO's files."""
     folder, tracks = job.folder(), None
     if config.track.enabled:
-        tracks = write_tracks(folder, rules_of(config.track), check)
+        tracks = write_tracks(folder, config.track.rules, check)
     if config.coco:
         from urbandet_ray.evaluation.results_file import write_coco
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from urbandet_ray.config import TrackConfig
 from urbandet_ray.errors import NotFoundError
-from urbandet_ray.inference.tracks import TrackRules, track_run, tracker_version
+from urbandet_ray.inference.tracks import track_run, tracker_version
 from urbandet_ray.runs.detections_table import rows_to_parquet
 from urbandet_ray.runs.lock import WriterLock
 from urbandet_ray.runs.run_folder import LOCK_NAME, TRACKS_NAME, RunFolder, to_json
@@ -40,16 +40,7 @@ class TrackReport:
         return text + ("" if self.changed else " (as before)")
 
 
-def rules_of(config: TrackConfig) -> TrackRules:
-    """The rules that a config asks for.
-
-    Raises:
-        ConfigError: two of them do not go together.
-    """
-    return TrackRules(**config.model_dump(exclude={"enabled"}))
-
-
-def track(run_uri: str, rules: TrackRules, storage: Storage) -> TrackReport:
+def track(run_uri: str, rules: TrackConfig, storage: Storage) -> TrackReport:
     """Give the detections of a finished run the ids of their tracks.
 
     The same rules once more change nothing; other rules, or a try after one that was cut off,
@@ -73,7 +64,7 @@ def track(run_uri: str, rules: TrackRules, storage: Storage) -> TrackReport:
         return write_tracks(folder, rules, lock.check)
 
 
-def write_tracks(folder: RunFolder, rules: TrackRules, check: Callable[[], None]) -> TrackReport:
+def write_tracks(folder: RunFolder, rules: TrackConfig, check: Callable[[], None]) -> TrackReport:
     """Do it, for who holds the run's WriterLock; tracks.json is written last.
 
     Args:
@@ -81,7 +72,7 @@ def write_tracks(folder: RunFolder, rules: TrackRules, check: Callable[[], None]
         rules: what makes a track.
         check: called before each write; raises where the lock was lost.
     """
-    made_by = {"rules": asdict(rules), "trackforge": tracker_version()}
+    made_by = {"rules": rules.model_dump(), "trackforge": tracker_version()}
     known = read_tracks(folder)
     if known is not None and made_by == {key: known.get(key) for key in made_by}:
         counts = (known["tracks"], known["tracked"], known["detections"])

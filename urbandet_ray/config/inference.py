@@ -1,8 +1,8 @@
 """The configs of an inference, and of what is made of it: every key, its meaning, its default."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from urbandet_ray.config.sections import (
     Count,
@@ -61,13 +61,19 @@ class TilesConfig(Section):
     columns: Positive = 1
     """Tiles from left to right."""
     overlap: Annotated[float, Field(ge=0, lt=0.9)] = 0.2
-    """Share of a tile's side that neighbours share: what fits into the strip is whole in one."""
+    """Share of a tile's side that neighbours share: what fits into the strip is whole in one. An
+    object larger than it may be cut in every tile, and is then whole in the whole image only."""
     whole: bool = True
     """The whole image is looked at too; without it objects larger than a tile come in pieces."""
     merge: Literal["nms", "fusion"] = "nms"
     """nms keeps the best box of an object, fusion averages all (weighted box fusion)."""
     iou_max: OpenShare = 0.5
     """Boxes of one class that overlap more than this are one object."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is more to look at than the whole image."""
+        return self.rows * self.columns > 1
 
 
 class DrawConfig(Section):
@@ -114,24 +120,43 @@ class ActorConfig(Section):
 
 
 class TrackConfig(Section):
-    """Track ids, given once all frames are done. They change nothing else: a finished run can be
-    tracked later, or again by other rules. The defaults are for 10 frames a second."""
+    """How detections become tracks. The defaults are for 10 frames a second."""
 
-    enabled: bool = False
-    """Give ids at the end of the run, as `urbandet track` does."""
     score_high: Share = 0.5
     """Detections from here are matched first, and only they can start a track."""
     score_low: Share = 0.1
     """Detections from here can continue a track; below they are not looked at."""
     match_iou: OpenShare = 0.2
-    """A sure detection must overlap a track's foretold box by this much. Lower keeps hold of what
-    is near and fast, higher swaps fewer ids where people cross."""
+    """A sure detection must overlap a track's predicted box by this much. Lower keeps hold of what
+    is near and fast, higher swaps fewer ids where people cross; 0.2 is ByteTrack's own."""
     match_iou_low: OpenShare = 0.3
     """The same for unsure detections."""
     frames_kept: Positive = 10
     """A track ends after more than this many frames in a row without a match."""
     min_hits: Positive = 3
     """Tracks of fewer detections get no id."""
+
+    @model_validator(mode="after")
+    def _scores_in_order(self) -> Self:
+        if self.score_low > self.score_high:
+            raise ValueError(
+                f"score_low is {self.score_low:g}, above score_high {self.score_high:g}: what lies "
+                "between the two continues a track, so score_low has to be the lower one"
+            )
+        return self
+
+
+class InferTrackConfig(TrackConfig):
+    """Track ids, given once all frames are done. They change nothing else: a finished run can be
+    tracked later, or again by other rules."""
+
+    enabled: bool = False
+    """Give ids at the end of the run, as `urbandet track` does."""
+
+    @property
+    def rules(self) -> TrackConfig:
+        """The rules alone, as `urbandet track` takes them."""
+        return TrackConfig(**self.model_dump(exclude={"enabled"}))
 
 
 class InferConfig(Section):
@@ -160,7 +185,7 @@ class InferConfig(Section):
     coco: bool = False
     """Also write coco/results.json and coco/images.json."""
     draw: DrawConfig = DrawConfig()
-    track: TrackConfig = TrackConfig()
+    track: InferTrackConfig = InferTrackConfig()
     shard: ShardConfig = ShardConfig()
     actors: ActorConfig = ActorConfig()
     ray: RayConfig = RayConfig()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from urbandet_ray.config import InferConfig, TilesConfig
+from urbandet_ray.config import InferConfig
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.inference.job import InferJob
 from urbandet_ray.inference.pool import ActorPool
@@ -23,7 +23,7 @@ from urbandet_ray.models.loader import (
     model_fingerprint,
 )
 from urbandet_ray.models.shipped import SHIPPED_URI
-from urbandet_ray.models.tiles import Tiling, load_tiled
+from urbandet_ray.models.tiles import load_tiled
 from urbandet_ray.records.sources import Source
 from urbandet_ray.storage import Storage, absolute_uri, is_remote
 from urbandet_ray.version import __version__
@@ -63,17 +63,15 @@ def detector_loader(
     """What makes the detector, tiled where the config says so; it travels to every actor."""
     model = config.model
     load = partial(load_detector, model, storage, labels, device=device)
-    tiling = _tiling(config.tiles)
-    if tiling is None:
+    if not config.tiles.is_on:
         return load
     return partial(
-        load_tiled, load, tiling, max_detections=model.max_detections, score_min=model.score_min
+        load_tiled,
+        load,
+        config.tiles,
+        max_detections=model.max_detections,
+        score_min=model.score_min,
     )
-
-
-def _tiling(tiles: TilesConfig) -> Tiling | None:
-    """None where the whole image is the only tile."""
-    return Tiling(**tiles.model_dump()) if tiles.rows * tiles.columns > 1 else None
 
 
 def make_job(
@@ -106,7 +104,7 @@ def make_job(
 def _least_wh(config: InferConfig, storage: Storage) -> tuple[int, int] | None:
     if not config.reduced_decode:
         return None
-    if config.draw.enabled or _tiling(config.tiles) is not None:
+    if config.draw.enabled or config.tiles.is_on:
         raise ConfigError(
             "reduced_decode goes with neither drawing nor tiles, which need whole frames: give "
             "--no-draw (urbandet video draws later), or leave it out"
@@ -141,7 +139,7 @@ def make_manifest(
     Tiles and reduced_decode stand in it where they are on; else nothing says that they could be.
     """
     parts = {"batch_size", "max_pixels", "draw", "shard"}
-    if _tiling(config.tiles) is not None:
+    if config.tiles.is_on:
         parts.add("tiles")
     if config.reduced_decode:
         parts.add("reduced_decode")

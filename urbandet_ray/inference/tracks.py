@@ -3,13 +3,13 @@
 Shards are committed in whatever order, so tracking waits for all of them and then reads them in
 drive order: ids depend on the detections and the rules alone. A frame's detections are joined to
 the tracks by ByteTrack (Zhang et al. 2022, arXiv 2110.06864; trackforge's implementation): a Kalman
-filter foretells each box, sure detections are matched first, unsure ones to what is then left.
+filter predicts each box, sure detections are matched first, unsure ones to what is then left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urbandet_ray.boxes import boxes_to_xywh
+from urbandet_ray.config import TrackConfig
 from urbandet_ray.detections import Detections
-from urbandet_ray.errors import ConfigError, MissingExtraError
+from urbandet_ray.errors import MissingExtraError
 from urbandet_ray.runs.detections_table import DetectionRow
 from urbandet_ray.runs.run_folder import RunFolder
 
@@ -30,44 +31,6 @@ UNTRACKED = -1
 
 SIDE_MIN_PX = 1.0
 """Thinner boxes are not tracked: the filter divides by their height."""
-
-
-@dataclass(frozen=True)
-class TrackRules:
-    """How detections become tracks. The defaults are for 10 frames a second."""
-
-    score_high: float = 0.5
-    """Detections from here are matched first, and only they can start a track."""
-    score_low: float = 0.1
-    """Detections from here can continue a track; below they are not looked at."""
-    match_iou: float = 0.2
-    """A sure detection must overlap a track's foretold box by this much. Lower keeps hold of
-    what is near and fast, higher swaps fewer ids where people cross; 0.2 is ByteTrack's own."""
-    match_iou_low: float = 0.3
-    """The same for unsure detections."""
-    frames_kept: int = 10
-    """A track ends after more than this many frames in a row without a match."""
-    min_hits: int = 3
-    """Tracks of fewer detections get no id."""
-
-    def __post_init__(self) -> None:
-        for name in ("score_high", "score_low", "match_iou", "match_iou_low"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ConfigError(f"{name} is {value}: give a number from 0 to 1")
-        if self.score_low > self.score_high:
-            raise ConfigError(
-                f"score_low is {self.score_low}, above score_high {self.score_high}: "
-                "detections between the two continue a track, so it has to be the lower one"
-            )
-        if 0 in (self.match_iou, self.match_iou_low):
-            raise ConfigError(
-                "match_iou and match_iou_low must be above 0: boxes apart never match"
-            )
-        if self.frames_kept < 1 or self.min_hits < 1:
-            raise ConfigError(
-                f"frames_kept is {self.frames_kept} and min_hits {self.min_hits}: both start at 1"
-            )
 
 
 def tracker_version() -> str:
@@ -85,7 +48,7 @@ def tracker_version() -> str:
         ) from None
 
 
-def track_run(folder: RunFolder, rules: TrackRules) -> Iterator[tuple[str, list[DetectionRow]]]:
+def track_run(folder: RunFolder, rules: TrackConfig) -> Iterator[tuple[str, list[DetectionRow]]]:
     """Shards of a finished run with track ids, in drive order; shards without frames are left out.
 
     A shard is handed out when its segments have been read to their end, so its file may then be
@@ -101,7 +64,7 @@ def track_run(folder: RunFolder, rules: TrackRules) -> Iterator[tuple[str, list[
         yield shard, list(rows)
 
 
-def track_rows(rows: Iterable[DetectionRow], rules: TrackRules) -> Iterator[DetectionRow]:
+def track_rows(rows: Iterable[DetectionRow], rules: TrackConfig) -> Iterator[DetectionRow]:
     """Give each detection the id of its track; one segment is in memory at a time.
 
     A track is of one class and ends with its segment. Missing indices are frames without
@@ -128,7 +91,7 @@ def track_rows(rows: Iterable[DetectionRow], rules: TrackRules) -> Iterator[Dete
         first_id += max(int(own.max(initial=UNTRACKED)) for own in numbers) + 1
 
 
-def _number_tracks(frames: Sequence[DetectionRow], rules: TrackRules) -> list[NDArray[np.int64]]:
+def _number_tracks(frames: Sequence[DetectionRow], rules: TrackConfig) -> list[NDArray[np.int64]]:
     """Number of each detection's track within a segment, from 0 as they appear; -1 for none."""
     trackers: dict[int, BYTETRACK] = {}
     numbers: dict[tuple[int, int], int] = {}
@@ -157,7 +120,7 @@ def _lost_before(frames: Sequence[DetectionRow]) -> list[int]:
 
 
 def _match_frame(
-    trackers: dict[int, BYTETRACK], detections: Detections, rules: TrackRules
+    trackers: dict[int, BYTETRACK], detections: Detections, rules: TrackConfig
 ) -> list[tuple[int, int] | None]:
     """Class and the tracker's own id for each detection of the next frame; None for no track."""
     boxes_xywh = boxes_to_xywh(detections.boxes_xyxy)
@@ -176,7 +139,7 @@ def _match_frame(
     return keys
 
 
-def _new_tracker(rules: TrackRules) -> BYTETRACK:
+def _new_tracker(rules: TrackConfig) -> BYTETRACK:
     from trackforge import BYTETRACK
 
     return BYTETRACK(

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from urbandet_ray.boxes import Boxes, box_areas, clip_boxes, iou_matrix
+from urbandet_ray.config import TilesConfig
 from urbandet_ray.detections import Detections
-
-Merge = Literal["nms", "fusion"]
-"""nms keeps the best box of an object, fusion averages all (weighted box fusion)."""
 
 EDGE_PX, EDGE_SHARE = 2.0, 0.1
 """A side this near to its window's edge, or nearer than this share of the box's own extent, touches
@@ -36,8 +33,7 @@ def merge_windows(
     frames: Boxes,
     size_wh: tuple[int, int],
     *,
-    merge: Merge,
-    iou_max: float,
+    tiles: TilesConfig,
     max_detections: int,
 ) -> Detections:
     """One answer for an image, in its pixels, best score first.
@@ -46,17 +42,16 @@ def merge_windows(
         answers: each window's detections, in pixels of the window.
         frames: [w, 4] the windows, in pixels of the image.
         size_wh: the image's, in pixels.
-        merge: how boxes of one object become one.
-        iou_max: boxes of one class that overlap more are one object, in (0, 1].
+        tiles: how boxes of one object become one (merge, iou_max).
         max_detections: the best this many are kept.
     """
     parts = []
     for class_id, seen in _by_class(answers, frames):
         evidence = drop_cut_parts(seen, frames, size_wh)
-        if merge == "nms":
-            boxes, scores = suppress(evidence, iou_max)
+        if tiles.merge == "nms":
+            boxes, scores = suppress(evidence, tiles.iou_max)
         else:
-            boxes, scores = fuse(evidence, frames, iou_max)
+            boxes, scores = fuse(evidence, frames, tiles.iou_max)
         parts.append(Detections.of(boxes, scores, np.full(len(scores), class_id)))
     if not parts:
         return Detections.empty()

@@ -8,79 +8,35 @@ brought together by models/merging.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from math import ceil
 
 import numpy as np
 
+from urbandet_ray.config import TilesConfig
 from urbandet_ray.detections import Detections
-from urbandet_ray.errors import ConfigError, ModelError
+from urbandet_ray.errors import ModelError
 from urbandet_ray.frames import Image
 from urbandet_ray.models.backends.answers import check_image
 from urbandet_ray.models.detector import Detector
-from urbandet_ray.models.merging import Merge, merge_windows
+from urbandet_ray.models.merging import merge_windows
 
 Window = tuple[int, int, int, int]
 """x0, y0, x1, y1 in whole pixels of the image; x1 and y1 are outside."""
 
 
-@dataclass(frozen=True)
-class Tiling:
-    """Which windows of an image are looked at, and how their answers become one.
-
-    Raises:
-        ConfigError: a value out of its range.
-    """
-
-    rows: int
-    """Tiles from top to bottom, from 1."""
-    columns: int
-    """Tiles from left to right, from 1."""
-    overlap: float = 0.2
-    """Share of a tile's side that neighbours share, 0 <= overlap < 0.9. An object larger than the
-    shared strip may be cut in every tile, and is then whole in the whole image only."""
-    whole: bool = True
-    """The whole image is looked at too; without it objects larger than a tile come in pieces."""
-    merge: Merge = "nms"
-    """nms keeps the best box of an object, fusion averages all (weighted box fusion)."""
-    iou_max: float = 0.5
-    """Boxes of one class that overlap more than this are one object, in (0, 1]."""
-
-    def __post_init__(self) -> None:
-        if self.rows < 1 or self.columns < 1:
-            raise ConfigError(
-                f"tiles of {self.rows} rows and {self.columns} columns: both start at 1"
-            )
-        if not 0 <= self.overlap < 0.9:
-            raise ConfigError(
-                f"the tiles' overlap is {self.overlap}: give a share of a tile's side from 0 to "
-                "below 0.9; 0.2 is usual"
-            )
-        if self.merge not in ("nms", "fusion"):
-            raise ConfigError(
-                f"tiles cannot be merged by {self.merge!r}: choose 'nms' (the best box of an "
-                "object) or 'fusion' (the average of all)"
-            )
-        if not 0 < self.iou_max <= 1:
-            raise ConfigError(
-                f"the tiles' iou_max is {self.iou_max}: give a number above 0 and up to 1; 0.5 is "
-                "usual"
-            )
-
-
-def tile_windows(size_wh: tuple[int, int], tiling: Tiling) -> list[Window]:
+def tile_windows(size_wh: tuple[int, int], tiles: TilesConfig) -> list[Window]:
     """The tiles of an image, row by row: all of one size, together every pixel.
 
     Tiles of an image with fewer pixels than tiles would repeat themselves; each is given once.
 
     Args:
         size_wh: the image's width and height in pixels.
-        tiling: rows, columns and overlap are used.
+        tiles: rows, columns and overlap are used.
     """
     width, height = size_wh
-    spans_x = _spans(width, tiling.columns, tiling.overlap)
-    spans_y = _spans(height, tiling.rows, tiling.overlap)
+    spans_x = _spans(width, tiles.columns, tiles.overlap)
+    spans_y = _spans(height, tiles.rows, tiles.overlap)
     return [(x0, y0, x1, y1) for y0, y1 in spans_y for x0, x1 in spans_x]
 
 
@@ -98,7 +54,7 @@ class TiledDetector:
     def __init__(
         self,
         inner: Detector,
-        tiling: Tiling,
+        tiles: TilesConfig,
         *,
         max_detections: int = 100,
         score_min: float = 0.0,
@@ -107,7 +63,7 @@ class TiledDetector:
 
         Args:
             inner: looks at the windows, `inner.batch_size` of them a call.
-            tiling: which windows, and how their answers are merged.
+            tiles: which windows, and how their answers are merged.
             max_detections: the best this many of an image are kept.
             score_min: lower scores are dropped; fusion makes scores lower than any the inner
                 detector gave, where other windows missed the object.
@@ -115,7 +71,7 @@ class TiledDetector:
         self.labels = inner.labels
         self.batch_size = inner.batch_size
         self._inner = inner
-        self._tiling = tiling
+        self._tiles = tiles
         self._max_detections = max_detections
         self._score_min = score_min
 
@@ -135,8 +91,8 @@ class TiledDetector:
         ]
 
     def _windows(self, size_wh: tuple[int, int]) -> list[Window]:
-        windows = tile_windows(size_wh, self._tiling)
-        if self._tiling.whole:
+        windows = tile_windows(size_wh, self._tiles)
+        if self._tiles.whole:
             windows.append((0, 0, *size_wh))
         return list(dict.fromkeys(windows))
 
@@ -168,15 +124,14 @@ class TiledDetector:
             answers,
             np.array(windows, np.float32),
             size_wh,
-            merge=self._tiling.merge,
-            iou_max=self._tiling.iou_max,
+            tiles=self._tiles,
             max_detections=self._max_detections,
         )
         return merged.above(self._score_min)
 
 
 def load_tiled(
-    load: Callable[[], Detector], tiling: Tiling, *, max_detections: int, score_min: float
+    load: Callable[[], Detector], tiles: TilesConfig, *, max_detections: int, score_min: float
 ) -> TiledDetector:
     """Load a detector and give it tiles; a partial of this travels to the actors."""
-    return TiledDetector(load(), tiling, max_detections=max_detections, score_min=score_min)
+    return TiledDetector(load(), tiles, max_detections=max_detections, score_min=score_min)
