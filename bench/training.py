@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from urbandet_ray.config import StorageConfig, TrainConfig, load_config
-from urbandet_ray.models.odapi import open_odapi, parse_pipeline_config
+from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.storage import Storage
 from urbandet_ray.training.checkpoints import LAST, RunCheckpoints
 from urbandet_ray.training.data.feed import Feed
@@ -56,7 +56,7 @@ BARS = {
 def their_steps(plan: TrainPlan) -> Callable[[], float]:
     """A function that makes one step the OD API's way and returns the seconds it took."""
     odapi = open_odapi()
-    tf, config = odapi.tf, parse_pipeline_config(plan.pipeline or "", "pipeline.config")
+    tf, config = odapi.tf, plan.pipeline_message()
     model = odapi.model_builder.build(config.model, is_training=True)
     dataset = odapi.inputs.train_input(
         train_config=config.train_config,

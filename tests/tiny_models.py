@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 
 from urbandet_ray.models import odapi
+from urbandet_ray.models.pipeline_config import read_pipeline
 from urbandet_ray.models.shipped import SHIPPED_FOLDER
 
 
 def tiny_ssd(classes: int = 3) -> Any:
     """The shipped config shrunk to 64 px, a quarter of its width and two levels."""
-    config = odapi.read_pipeline_config(SHIPPED_FOLDER / "pipeline.config")
+    config = read_pipeline(SHIPPED_FOLDER / "pipeline.config").message
     ssd = config.model.ssd
     ssd.num_classes = classes
     ssd.image_resizer.fixed_shape_resizer.height = 64

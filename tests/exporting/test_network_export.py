@@ -44,7 +44,6 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[list[np.ndarray]]:
     def measure(precision: str, data: str, storage: Storage) -> SimpleNamespace:
         return SimpleNamespace(map=MAP_OF.get(precision), frames=6)
 
-    monkeypatch.setattr(module, "read_pipeline_config", lambda _: None)
     monkeypatch.setattr(module, "last_checkpoint", lambda _: "ckpt-1")
     monkeypatch.setattr(module, "trace_network", lambda *_: None)
     monkeypatch.setattr(module, "write_network", write)
@@ -60,7 +59,7 @@ def exported(made: Path, **asked: str | None) -> Accuracy | None:
     made.mkdir()
     (made / "label_map.pbtxt").write_bytes((SHIPPED_FOLDER / "label_map.pbtxt").read_bytes())
     settings = {"format": "tflite", "precision": "fp16", "calibrate": None, "check": None, **asked}
-    return export_network(Path("config"), Path("run"), made, storage=Storage(), **settings)
+    return export_network(None, Path("run"), made, storage=Storage(), **settings)
 
 
 def test_each_map_is_its_own_networks(traced: list, tmp_path: Path) -> None:

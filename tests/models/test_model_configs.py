@@ -9,6 +9,7 @@ import pytest
 
 from urbandet_ray.labels import STREET_LABELS
 from urbandet_ray.models import odapi
+from urbandet_ray.models.pipeline_config import read_pipeline
 
 # read while tests are collected, so before any of them imports TensorFlow into this process
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -22,7 +23,7 @@ every_config = pytest.mark.parametrize("name", CONFIGS)
 
 def read(name: str) -> Any:
     """One config as the OD API's message."""
-    return odapi.read_pipeline_config(FOLDER / f"{name}.config")
+    return read_pipeline(FOLDER / f"{name}.config").message
 
 
 def model_of(config: Any) -> Any:
@@ -113,7 +114,7 @@ def test_masks_are_three_lines_away(tmp_path: Path) -> None:
     (tmp_path / "masks.config").write_text(
         re.sub(r"(?m)^  # (.*)  # together with", r"  \1  # together with", text)
     )
-    config = odapi.read_pipeline_config(tmp_path / "masks.config")
+    config = read_pipeline(tmp_path / "masks.config").message
     assert config.model.faster_rcnn.second_stage_box_predictor.mask_rcnn_box_predictor.mask_height
     assert config.train_input_reader.load_instance_masks
     assert config.eval_input_reader[0].load_instance_masks

@@ -12,11 +12,12 @@ import pytest
 from tiny_models import tiny_ssd
 
 from urbandet_ray.config import ModelConfig
-from urbandet_ray.errors import ConfigError, MissingExtraError, ModelError, NotFoundError
+from urbandet_ray.errors import MissingExtraError, ModelError, NotFoundError
 from urbandet_ray.evaluation import evaluate
 from urbandet_ray.labels import STREET_LABELS, LabelMap
 from urbandet_ray.models import odapi
 from urbandet_ray.models.loader import load_detector
+from urbandet_ray.models.pipeline_config import parse_pipeline, read_pipeline
 from urbandet_ray.models.shipped import SHIPPED_FOLDER, shipped_model_path
 from urbandet_ray.runs.detections_table import DetectionRow
 from urbandet_ray.storage import Storage
@@ -84,7 +85,7 @@ def test_learning_rate_follows_the_schedule() -> None:
     opened = odapi.open_odapi()
     tf = opened.tf
     builder = importlib.import_module("object_detection.builders.optimizer_builder")
-    config = odapi.read_pipeline_config(SHIPPED_CONFIG).train_config.optimizer
+    config = read_pipeline(SHIPPED_CONFIG).message.train_config.optimizer
     momentum = config.momentum_optimizer.learning_rate.cosine_decay_learning_rate
     momentum.learning_rate_base, momentum.warmup_learning_rate = 0.5, 0.1
     momentum.warmup_steps, momentum.total_steps = 10, 100
@@ -101,35 +102,18 @@ def test_learning_rate_follows_the_schedule() -> None:
 
 
 @pytest.mark.train
-def test_missing_config(tmp_path: Path) -> None:
-    """A pipeline config that does not exist is named."""
-    with pytest.raises(NotFoundError, match=r"no pipeline config .*absent\.config"):
-        odapi.read_pipeline_config(tmp_path / "absent.config")
-
-
-@pytest.mark.train
-def test_broken_config_names_the_line(tmp_path: Path) -> None:
-    """A field the OD API does not know is named with its line."""
-    path = tmp_path / "pipeline.config"
-    path.write_text("model {\n  ssd {\n    num_klasses: 3\n  }\n}\n")
-    with pytest.raises(ConfigError, match=r"pipeline\.config is not .*3:5.*num_klasses"):
-        odapi.read_pipeline_config(path)
-
-
-@pytest.mark.train
 def test_no_checkpoint(tmp_path: Path) -> None:
     """Exporting an untrained folder says that it holds no checkpoint."""
     with pytest.raises(NotFoundError, match=r"no checkpoint in .*: train first"):
-        odapi.export_tflite(SHIPPED_CONFIG, tmp_path, tmp_path / "out")
+        odapi.export_tflite(read_pipeline(SHIPPED_CONFIG).message, tmp_path, tmp_path / "out")
 
 
 @pytest.mark.train
 def test_only_ssd_goes_to_tflite(tmp_path: Path) -> None:
     """Another architecture is refused by name."""
-    path = tmp_path / "pipeline.config"
-    path.write_text("model { faster_rcnn { num_classes: 3 } }")
+    config = parse_pipeline("model { faster_rcnn { num_classes: 3 } }", "x").message
     with pytest.raises(ModelError, match="faster_rcnn model: only ssd goes to TFLite"):
-        odapi.export_tflite(path, tmp_path, tmp_path / "out")
+        odapi.export_tflite(config, tmp_path, tmp_path / "out")
 
 
 @pytest.mark.train
@@ -138,7 +122,7 @@ def test_tflite_runs(checkpoint: tuple[Path, Path], tmp_path: Path) -> None:
     from ai_edge_litert.interpreter import Interpreter
 
     config, model_dir = checkpoint
-    path = odapi.export_tflite(config, model_dir, tmp_path, max_detections=7)
+    path = odapi.export_tflite(read_pipeline(config).message, model_dir, tmp_path, max_detections=7)
     interpreter = Interpreter(str(path))
     interpreter.allocate_tensors()
     (image,) = interpreter.get_input_details()
@@ -155,7 +139,7 @@ def test_tflite_runs(checkpoint: tuple[Path, Path], tmp_path: Path) -> None:
 def test_saved_model_runs(checkpoint: tuple[Path, Path], tmp_path: Path) -> None:
     """The stock export takes a uint8 image of any size and answers boxes in [0, 1]."""
     config, model_dir = checkpoint
-    path = odapi.export_saved_model(config, model_dir, tmp_path / "out")
+    path = odapi.export_saved_model(read_pipeline(config).message, model_dir, tmp_path / "out")
     tf = odapi.open_odapi().tf
     detect = tf.saved_model.load(str(path)).signatures["serving_default"]
     answer = detect(input_tensor=tf.zeros((1, 90, 120, 3), tf.uint8))
@@ -175,7 +159,7 @@ def test_saved_model_runs(checkpoint: tuple[Path, Path], tmp_path: Path) -> None
 def test_shipped_config_fits_the_shipped_labels() -> None:
     """As many classes as the label map has ids, without gaps."""
     labels = LabelMap.parse((SHIPPED_FOLDER / "label_map.pbtxt").read_text("utf-8"))
-    config = odapi.read_pipeline_config(SHIPPED_CONFIG)
+    config = read_pipeline(SHIPPED_CONFIG).message
     assert list(labels.names) == list(range(1, config.model.ssd.num_classes + 1))
     assert set(labels.names.values()) == {"vehicle", "pedestrian", "cyclist"}
 

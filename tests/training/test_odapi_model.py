@@ -12,6 +12,7 @@ from tiny_models import batch_of, street_image, tiny_ssd
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.frames import Frame, Truth
 from urbandet_ray.models import odapi
+from urbandet_ray.models.pipeline_config import read_pipeline
 from urbandet_ray.models.zoo import model_config_path
 from urbandet_ray.records.images import encode_png
 from urbandet_ray.records.writer import write_frames
@@ -177,7 +178,7 @@ def test_images_of_any_size_are_refused() -> None:
 )
 def test_precisions_that_do_not_work(precision: Precision, said: str) -> None:
     """An unknown one, and one that Faster R-CNN's crops do not know."""
-    config = odapi.read_pipeline_config(model_config_path("faster_rcnn_resnet50_v1_640"))
+    config = read_pipeline(model_config_path("faster_rcnn_resnet50_v1_640")).message
     with pytest.raises(ConfigError, match=said):
         OdApiModel(config, precision=precision)
 
@@ -185,7 +186,7 @@ def test_precisions_that_do_not_work(precision: Precision, said: str) -> None:
 @pytest.fixture(scope="module")
 def mask_model() -> OdApiModel:
     """A Faster R-CNN with a mask head at 128 px, and proposals enough to meet a box by chance."""
-    config = odapi.read_pipeline_config(model_config_path("mask_rcnn_inception_resnet_v2_640"))
+    config = read_pipeline(model_config_path("mask_rcnn_inception_resnet_v2_640")).message
     rcnn = config.model.faster_rcnn
     rcnn.feature_extractor.type = "faster_rcnn_resnet50_keras"
     rcnn.number_of_stages, rcnn.first_stage_max_proposals = 3, 200
@@ -245,7 +246,7 @@ def test_models_without_masks_drop_them(model: OdApiModel) -> None:
 )
 def test_every_architecture_has_a_finite_loss(name: str, side: int) -> None:
     """Built small from configs/models, with an image that has boxes and one that has none."""
-    config = odapi.read_pipeline_config(model_config_path(name))
+    config = read_pipeline(model_config_path(name)).message
     resizer = getattr(config.model, config.model.WhichOneof("model")).image_resizer
     if resizer.HasField("fixed_shape_resizer"):
         resizer.fixed_shape_resizer.height = resizer.fixed_shape_resizer.width = side

@@ -13,6 +13,7 @@ from urbandet_ray.boxes import boxes_from_yxyx_norm
 from urbandet_ray.errors import ConfigError, InputError, RecordError
 from urbandet_ray.frames import Image, Truth
 from urbandet_ray.labels import LabelMap
+from urbandet_ray.models.pipeline_config import read_pipeline
 from urbandet_ray.records.images import encode_png
 from urbandet_ray.records.sources import Source, list_sources, read_source
 from urbandet_ray.reports.contact_sheet import contact_sheet
@@ -22,7 +23,6 @@ from urbandet_ray.training.data.batches import augmented_images
 from urbandet_ray.training.data.record_index import share_of_worker
 from urbandet_ray.training.data.record_scan import Checks, check_record
 from urbandet_ray.training.data.sampler import Sampler
-from urbandet_ray.training.doctor.source import parse_pipeline
 
 DEFAULT_SIZE = 640
 _COLUMNS = 4
@@ -93,9 +93,9 @@ def _augmentation(
             )
         side = size or DEFAULT_SIZE
         return augmentation(choice, (side, side))
-    config = parse_pipeline(storage.read_bytes(pipeline).decode("utf-8", "replace"), pipeline)
-    side = size or _longer_side(config.config)
-    options = config.config.train_config.data_augmentation_options
+    config = read_pipeline(pipeline, storage).message
+    side = size or _longer_side(config)
+    options = config.train_config.data_augmentation_options
     return augmentation(choice, (side, side), options)
 
 

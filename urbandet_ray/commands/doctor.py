@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from urbandet_ray.errors import ConfigError, ConflictError
+from urbandet_ray.models.pipeline_config import read_pipeline
 from urbandet_ray.storage import Storage
 from urbandet_ray.training.doctor.examine import Examination, corrected, examine
 from urbandet_ray.training.doctor.findings import Finding
-from urbandet_ray.training.doctor.source import write_pipeline
 
 EXIT_ERRORS = 3
 """Exit code where errors were found, as that of `urbandet data validate`."""
@@ -85,11 +85,8 @@ def diagnose(
         MissingExtraError: the OD API is not installed.
     """
     storage, name = storage or Storage(), str(config)
-    try:
-        text = storage.read_bytes(name).decode()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{name} is not text, expected a pipeline.config") from None
-    examination = examine(text, name, storage, data=data, steps=steps, workers=workers)
+    pipeline = read_pipeline(name, storage)
+    examination = examine(pipeline, storage, data=data, steps=steps, workers=workers)
     return Diagnosis(name, examination.findings, examination)
 
 
@@ -102,9 +99,9 @@ def write_fixed(diagnosis: Diagnosis, out: str, storage: Storage | None = None) 
     Raises:
         ConfigError: `out` exists; it is never overwritten.
     """
-    case = diagnosis.examination.case
+    pipeline = diagnosis.examination.case.pipeline
     config, done = corrected(diagnosis.examination)
-    before, after = write_pipeline(case.config), write_pipeline(config)
+    before, after = pipeline.to_text(), config.to_text()
     listed = [f"# {diagnosis.config} with {len(done)} fixes by `urbandet doctor`:"]
     listed += [f"#   {finding.code}: {finding.fix}" for finding in done]
     content = "\n".join([*listed, "", after])

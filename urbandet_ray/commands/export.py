@@ -24,8 +24,8 @@ from urbandet_ray.models.odapi import (
     export_saved_model,
     export_tflite,
     open_odapi,
-    read_pipeline_config,
 )
+from urbandet_ray.models.pipeline_config import read_pipeline
 from urbandet_ray.storage import Storage, join_uri
 from urbandet_ray.storage.uris import parse_uri
 from urbandet_ray.training.optimisation.pruning import round_checkpoint, round_tflite
@@ -151,24 +151,23 @@ def _make(
     Args:
         network: what `export_network` takes beside.
     """
-    (made / _LABELS).write_text(_all_labels(source), "utf-8")
+    config, checkpoint = read_pipeline(source / _CONFIG).message, source / "checkpoint"
+    (made / _LABELS).write_text(_all_labels(source / _LABELS, config.model), "utf-8")
     if format in STOCK:
-        return _export_stock(source, made, format, precision, prefix), None
-    config, checkpoint = source / _CONFIG, source / "checkpoint"
+        return _export_stock(config, checkpoint, made, format, precision, prefix), None
     return "", export_network(
         config, checkpoint, made, format=format, precision=precision, **network
     )
 
 
-def _all_labels(source: Path) -> str:
+def _all_labels(file: Path, model: Any) -> str:
     """The run's label map, with a name for the outputs behind its end too.
 
     With num_classes 4 and ids 1 to 3 the model answers 4 now and then, which is no class of ours.
     Whoever reads the answer has to know it, to tell it from a label map of another model.
     """
-    text = (source / _LABELS).read_text("utf-8")
+    text = file.read_text("utf-8")
     named = LabelMap.parse(text, _LABELS).names
-    model = read_pipeline_config(source / _CONFIG).model
     outputs = int(open_odapi().config_util.get_number_of_classes(model))
     unused = "".join(
         f'item {{\n  id: {one}\n  name: "unused_{one}"\n}}\n'
@@ -248,15 +247,16 @@ def _chosen(names: list[str], place: str, storage: Storage | None) -> str | None
     return max(whole, key=lambda one: found[one], default=None)
 
 
-def _export_stock(source: Path, made: Path, format: str, precision: Precision, prefix: str) -> str:
+def _export_stock(
+    config: Any, checkpoint: Path, made: Path, format: str, precision: Precision, prefix: str
+) -> str:
     """Run the OD API's exporter; the model's name within the export."""
-    config = source / _CONFIG
-    kind = read_pipeline_config(config).model.WhichOneof("model")
+    kind = config.model.WhichOneof("model")
     if format == "stock-tflite" and kind != "ssd":
         raise ModelError(
             f"this run trained a {kind} model: only ssd goes to TFLite; export it as stock"
         )
-    checkpoint, rounds = source / "checkpoint", precision == "bf16"
+    rounds = precision == "bf16"
     try:
         if format == "stock-tflite":
             half = precision == "fp16"

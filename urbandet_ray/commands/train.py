@@ -139,7 +139,7 @@ def _manifest(plan: TrainPlan) -> dict[str, Any]:
         "settings": settings,
         "fingerprint": {
             "settings": _digest(settings),
-            "pipeline.config": _digest(plan.pipeline),
+            "pipeline.config": _digest(plan.pipeline and plan.pipeline.to_text()),
             "records": _digest(data),
             "labels": _digest(sorted(plan.labels.names.items())),
         },
@@ -153,7 +153,7 @@ def _digest(value: object) -> str:
 def _write_settings(planned: Planned, storage: Storage) -> None:
     plan = planned.plan
     if plan.pipeline is not None:
-        storage.write_bytes(plan.path(PIPELINE_NAME), plan.pipeline.encode())
+        storage.write_bytes(plan.path(PIPELINE_NAME), plan.pipeline.to_text().encode())
     storage.write_bytes(plan.path(LABELS_NAME), plan.labels.to_pbtxt().encode())
     storage.write_bytes(plan.path("config.json"), to_json(plan.config.model_dump(mode="json")))
     findings = [one.to_dict() for one in planned.findings]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from math import ceil
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from urbandet_ray.config import ModelConfig
 from urbandet_ray.errors import ConfigError
@@ -27,7 +27,7 @@ from urbandet_ray.models.network.facts import (
     write_facts,
 )
 from urbandet_ray.models.network.runtimes import computes_in
-from urbandet_ray.models.odapi import last_checkpoint, read_pipeline_config
+from urbandet_ray.models.odapi import last_checkpoint
 from urbandet_ray.records.sources import list_sources
 from urbandet_ray.storage import Storage
 
@@ -36,7 +36,7 @@ CALIBRATION_FRAMES = 128
 
 
 def export_network(
-    config_file: Path,
+    config: Any,
     checkpoint: Path,
     made: Path,
     *,
@@ -49,7 +49,7 @@ def export_network(
     """Write a network for batches into a folder that holds its label map already.
 
     Args:
-        config_file: the run's pipeline.config.
+        config: the run's TrainEvalPipelineConfig message.
         checkpoint: folder with the checkpoint.
         made: the export's folder.
         format, precision: a runtime, and what it computes in.
@@ -68,7 +68,7 @@ def export_network(
     if check is not None:
         _refuse_no_comparison(check, runtime, precision, storage)
     frames = _calibration_frames(calibrate, storage) if calibrate else []
-    network = trace_network(read_pipeline_config(config_file), last_checkpoint(checkpoint))
+    network = trace_network(config, last_checkpoint(checkpoint))
     facts = write_network(
         network,
         made,

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from urbandet_ray.errors import (
-    ConfigError,
     MissingExtraError,
     ModelError,
     NotFoundError,
@@ -223,32 +222,6 @@ def _sum_of_products(inputs: Sequence[Any], weights: Any) -> Any:
     return functools.reduce(operator.add, products)
 
 
-def read_pipeline_config(path: Path) -> Any:
-    """Read a pipeline.config into the OD API's TrainEvalPipelineConfig message.
-
-    Raises:
-        NotFoundError: there is no such file.
-        ConfigError: the text is not a pipeline config; names the line.
-    """
-    if not path.is_file():
-        raise NotFoundError(f"no pipeline config {path}")
-    return parse_pipeline_config(path.read_text("utf-8"), str(path))
-
-
-def parse_pipeline_config(text: str, name: str) -> Any:
-    """Read the text of a pipeline.config; `name` is for messages.
-
-    Raises:
-        ConfigError: the text is not a pipeline config; names the line.
-    """
-    text_format = importlib.import_module("google.protobuf.text_format")
-    message = open_odapi().pipeline_pb2.TrainEvalPipelineConfig()
-    try:
-        return text_format.Parse(text, message)
-    except text_format.ParseError as error:
-        raise ConfigError(f"{name} is not a pipeline config of the OD API: {error}") from error
-
-
 def last_checkpoint(checkpoint_dir: Path) -> str:
     """The newest checkpoint's prefix (".../ckpt-7").
 
@@ -261,10 +234,11 @@ def last_checkpoint(checkpoint_dir: Path) -> str:
     return str(found)
 
 
-def export_saved_model(pipeline_config: Path, checkpoint_dir: Path, out_dir: Path) -> Path:
+def export_saved_model(config: Any, checkpoint_dir: Path, out_dir: Path) -> Path:
     """Export with the OD API's stock exporter: uint8 [1, None, None, 3] in, 100 boxes out.
 
     Args:
+        config: TrainEvalPipelineConfig message.
         checkpoint_dir: its newest checkpoint is exported.
         out_dir: gets saved_model/, checkpoint/ and pipeline.config.
 
@@ -272,10 +246,8 @@ def export_saved_model(pipeline_config: Path, checkpoint_dir: Path, out_dir: Pat
         The SavedModel folder.
 
     Raises:
-        ConfigError: not a pipeline config.
-        NotFoundError: no pipeline config or no checkpoint.
+        NotFoundError: no checkpoint.
     """
-    config = read_pipeline_config(pipeline_config)
     last_checkpoint(checkpoint_dir)
     with quiet_saving():
         open_odapi().exporter_lib_v2.export_inference_graph(
@@ -288,7 +260,7 @@ def export_saved_model(pipeline_config: Path, checkpoint_dir: Path, out_dir: Pat
 
 
 def export_tflite(
-    pipeline_config: Path,
+    config: Any,
     checkpoint_dir: Path,
     out_dir: Path,
     *,
@@ -303,6 +275,7 @@ def export_tflite(
     xmax in [0, 1]), classes from 0, scores and the count.
 
     Args:
+        config: TrainEvalPipelineConfig message; not changed.
         checkpoint_dir: its newest checkpoint is exported.
         out_dir: gets model.tflite and the intermediate saved_model/.
         weights: storage of the weights; dynamic-range is int8 with float activations.
@@ -314,15 +287,15 @@ def export_tflite(
         Path of model.tflite.
 
     Raises:
-        ConfigError: not a pipeline config.
-        NotFoundError: no pipeline config or no checkpoint.
+        NotFoundError: no checkpoint.
         ModelError: the model is no SSD, or does not convert.
     """
-    config = read_pipeline_config(pipeline_config)
     kind = config.model.WhichOneof("model")
     if kind != "ssd":
-        raise ModelError(f"{pipeline_config} describes a {kind} model: only ssd goes to TFLite")
+        raise ModelError(f"the pipeline.config describes a {kind} model: only ssd goes to TFLite")
     if score_min is not None:
+        given, config = config, type(config)()
+        config.CopyFrom(given)
         config.model.ssd.post_processing.batch_non_max_suppression.score_threshold = score_min
     last_checkpoint(checkpoint_dir)
     with quiet_saving():

@@ -7,7 +7,7 @@ from typing import Any
 
 from urbandet_ray.config.training import TrainConfig
 from urbandet_ray.labels import LabelMap
-from urbandet_ray.models.odapi import parse_pipeline_config
+from urbandet_ray.models.pipeline_config import PipelineConfig
 from urbandet_ray.records.sources import Source
 from urbandet_ray.storage import Storage, join_uri
 
@@ -21,7 +21,7 @@ class TrainPlan:
     Attributes:
         run_uri: the run folder.
         config: as given.
-        pipeline: text of the pipeline.config as it is trained; None for a model of the user's own.
+        pipeline: the pipeline.config as it is trained; None for a model of the user's own.
         labels: the data's classes.
         train, val: where frames are read from.
         steps: optimizer steps of the whole run.
@@ -34,7 +34,7 @@ class TrainPlan:
     run_uri: str
     storage: Storage
     config: TrainConfig
-    pipeline: str | None
+    pipeline: PipelineConfig | None
     labels: LabelMap
     train: tuple[Source, ...]
     val: tuple[Source, ...]
@@ -56,6 +56,4 @@ class TrainPlan:
 
     def pipeline_message(self) -> Any:
         """The pipeline.config as a message; None for a model of the user's own."""
-        if self.pipeline is None:
-            return None
-        return parse_pipeline_config(self.pipeline, self.path(PIPELINE_NAME))
+        return None if self.pipeline is None else self.pipeline.message

@@ -10,13 +10,13 @@ from urbandet_ray.config.training import TrainConfig
 from urbandet_ray.errors import ConfigError, InputError, LabelError, NotFoundError
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.odapi import open_odapi
+from urbandet_ray.models.pipeline_config import PipelineConfig, read_pipeline
 from urbandet_ray.models.zoo import cached_model, find_model, model_config_path, zoo_folder
 from urbandet_ray.records.sources import Source, list_sources
 from urbandet_ray.storage import Storage, join_uri
 from urbandet_ray.training.building import find_model_builder
 from urbandet_ray.training.doctor.examine import examine, find_data
 from urbandet_ray.training.doctor.findings import Finding
-from urbandet_ray.training.doctor.source import parse_pipeline, write_pipeline
 from urbandet_ray.training.optimisation.batchnorm import set_mode
 from urbandet_ray.training.plan import TrainPlan
 
@@ -48,13 +48,13 @@ def plan_run(config: TrainConfig, storage: Storage) -> Planned:
     data = find_data(config.data, storage) if config.data else {}
     if config.pipeline is None:
         return Planned(_own_model_plan(config, data, storage), ())
-    name = _pipeline_uri(config.pipeline, storage)
-    message = parse_pipeline(_read_text(name, storage), name).config
+    given = read_pipeline(_pipeline_uri(config.pipeline, storage), storage)
+    message = given.message
     _resolve(message, config, data, storage)
-    plan = _plan(config, message, storage)
+    pipeline = given.with_message(message)
+    plan = _plan(config, pipeline, storage)
     examined = examine(
-        write_pipeline(message),
-        name,
+        pipeline,
         storage,
         steps=plan.steps,
         workers=config.workers.count * config.batch.accumulate,
@@ -93,7 +93,8 @@ def _resolve(message: Any, config: TrainConfig, data: dict[str, str], storage: S
     set_mode(message, config.batch_norm.mode)
 
 
-def _plan(config: TrainConfig, message: Any, storage: Storage) -> TrainPlan:
+def _plan(config: TrainConfig, pipeline: PipelineConfig, storage: Storage) -> TrainPlan:
+    message = pipeline.message
     train = message.train_config
     readers = (message.train_input_reader, message.eval_input_reader[0])
     steps = int(train.num_steps)
@@ -103,7 +104,7 @@ def _plan(config: TrainConfig, message: Any, storage: Storage) -> TrainPlan:
             run_uri=config.output,
             storage=storage,
             config=config,
-            pipeline=write_pipeline(message),
+            pipeline=pipeline,
             labels=_labels(readers[0].label_map_path, storage),
             train=_sources(readers[0].tf_record_input_reader.input_path, storage, "training"),
             val=_sources(readers[1].tf_record_input_reader.input_path, storage, "validation"),
@@ -224,13 +225,6 @@ def _pipeline_uri(given: str, storage: Storage) -> str:
             f"no pipeline.config {given}: give a file, or a name of configs/models "
             "(efficientdet_d1_640, ssd_mobilenet_v2_fpnlite_320, ...)"
         ) from None
-
-
-def _read_text(uri: str, storage: Storage) -> str:
-    try:
-        return storage.read_bytes(uri).decode()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{uri} is not text, expected a pipeline.config") from None
 
 
 def _labels(uri: str, storage: Storage) -> LabelMap:

@@ -30,6 +30,7 @@ from urbandet_ray.models.network.facts import (
     read_facts,
 )
 from urbandet_ray.models.network.runtimes import OnnxRuntime, computes_in
+from urbandet_ray.models.pipeline_config import read_pipeline
 from urbandet_ray.models.shipped import SHIPPED_FOLDER
 from urbandet_ray.records.images import encode_jpeg
 from urbandet_ray.storage import Storage
@@ -86,7 +87,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def network(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """The run's network for a runtime at a precision; tests must not change it."""
     traced = trace_network(
-        odapi.read_pipeline_config(run / "pipeline.config"), str(run / "best" / "ckpt-1")
+        read_pipeline(run / "pipeline.config").message, str(run / "best" / "ckpt-1")
     )
 
     @cache
@@ -397,7 +398,7 @@ def test_a_damaged_folder_is_named(network: Callable[..., str], tmp_path: Path) 
 
 def test_a_checkpoint_of_another_width_is_refused(run: Path) -> None:
     """Its tensors have other shapes; the first that does not fit is told."""
-    config = odapi.read_pipeline_config(run / "pipeline.config")
+    config = read_pipeline(run / "pipeline.config").message
     config.model.ssd.box_predictor.weight_shared_convolutional_box_predictor.depth *= 2
     with pytest.raises(ModelError, match=r"ckpt-1 does not fit its pipeline\.config \(.*shape"):
         trace_network(config, str(run / "best" / "ckpt-1"))

@@ -14,6 +14,7 @@ from urbandet_ray.exporting.tracing import _preparing
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models import odapi
 from urbandet_ray.models.loader import load_detector
+from urbandet_ray.models.pipeline_config import read_pipeline
 from urbandet_ray.storage import Storage
 from urbandet_ray.training.odapi_model import OdApiModel
 
@@ -32,7 +33,7 @@ LABELS = LabelMap.parse(LABELS_TEXT)
 
 def small_config(name: str) -> Any:
     """One of ours at 96 px, images padded."""
-    config = odapi.read_pipeline_config(CONFIGS / f"{name}.config").model
+    config = read_pipeline(CONFIGS / f"{name}.config").message.model
     resizer = getattr(config, config.WhichOneof("model")).image_resizer
     resizer.keep_aspect_ratio_resizer.min_dimension = SIDE
     resizer.keep_aspect_ratio_resizer.max_dimension = SIDE
@@ -70,7 +71,7 @@ def test_pixels_are_the_models_own(name: str, rounding: float) -> None:
 
 def made_run(folder: Path, name: str) -> Path:
     """A training run's folder with a checkpoint of random weights that tell images apart."""
-    config = odapi.read_pipeline_config(CONFIGS / f"{name}.config")
+    config = read_pipeline(CONFIGS / f"{name}.config").message
     config.model.CopyFrom(small_config(name))
     if config.model.WhichOneof("model") == "faster_rcnn":
         config.model.faster_rcnn.first_stage_max_proposals = 30

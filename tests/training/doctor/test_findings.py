@@ -279,11 +279,11 @@ def test_finds(doctor: Doctor, fault: str, tmp_path: Path) -> None:
         config, done = corrected(found.examination)
         assert code in [one.code for one in done]
         path = tmp_path / "fixed.config"
-        path.write_text(str(config))
+        path.write_text(config.to_text())
         left = [one for one in diagnose(path).findings if one.code == code and one.edit]
         assert left == []
         if value is not None:
-            assert value_at(config, place) == value
+            assert value_at(config.message, place) == value
     else:
         assert value is None
 
@@ -299,7 +299,7 @@ def test_steps_given_replace_those_of_the_file(doctor: Doctor) -> None:
     """The schedule is held to the run that is meant."""
     found = doctor(steps=20)
     assert "in a run of 20" in only(found, "schedule-longer-than-run").what
-    assert corrected(found.examination)[0].train_config.num_steps == 20
+    assert corrected(found.examination)[0].message.train_config.num_steps == 20
 
 
 def test_adam_has_a_reference_of_its_own(doctor: Doctor) -> None:
@@ -325,7 +325,7 @@ def test_two_augmentations_in_one_block(doctor: Doctor, tmp_path: Path) -> None:
     config, _ = corrected(found.examination)
     steps = [
         one.WhichOneof("preprocessing_step")
-        for one in config.train_config.data_augmentation_options
+        for one in config.message.train_config.data_augmentation_options
     ]
     assert steps[:2] == ["random_horizontal_flip", "random_vertical_flip"]
 
@@ -360,6 +360,6 @@ def test_batch_norm_frozen_over_random_weights_is_found(tmp_path: Path) -> None:
     assert "activations grow" in finding.what
     place = "model.faster_rcnn.feature_extractor.batch_norm_trainable"
     assert finding.place == place
-    assert value_at(corrected(found.examination)[0], place) is True
+    assert value_at(corrected(found.examination)[0].message, place) is True
     config.write_text(text.replace("batch_norm_trainable: false", "batch_norm_trainable: true"))
     assert "frozen-batch-norm" not in codes(diagnose(config))

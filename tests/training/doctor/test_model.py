@@ -10,12 +10,12 @@ import pytest
 
 from urbandet_ray.boxes import iou_matrix
 from urbandet_ray.commands.doctor import Diagnosis, diagnose, write_fixed
-from urbandet_ray.models.odapi import open_odapi, read_pipeline_config
+from urbandet_ray.models.odapi import open_odapi
+from urbandet_ray.models.pipeline_config import parse_pipeline, read_pipeline
 from urbandet_ray.training.doctor.checkpoint import build_model
 from urbandet_ray.training.doctor.examine import corrected
 from urbandet_ray.training.doctor.geometry import anchors_of, best_ious
 from urbandet_ray.training.doctor.schedule import cosine_rate, reference_rate
-from urbandet_ray.training.doctor.source import field_lines, parse_pipeline
 
 pytestmark = pytest.mark.train
 
@@ -76,24 +76,6 @@ def test_reference_rates(optimizer: str, batch: int, rate: float) -> None:
     assert reference_rate(optimizer, batch) == pytest.approx(rate)
 
 
-def test_lines_of_fields() -> None:
-    """Comments, lists, strings and repeated blocks do not lead astray."""
-    text = (
-        "# a: 1\nmodel {\n  ssd { num_classes: 3 }  # { b\n}\ntrain_config: <\n"
-        "  data_augmentation_options { random_horizontal_flip { } }\n"
-        "  data_augmentation_options {\n    random_crop_image { min_area: 1 }\n  }\n"
-        "  freeze_variables: ['x {', 'y']\n  batch_size: 8;\n>\n"
-        "eval_config {\n  metrics_set: 'a'\n  metrics_set: 'b'\n}\n"
-    )
-    lines = field_lines(text)
-    assert lines["model.ssd.num_classes"] == 3
-    assert lines["train_config.data_augmentation_options[1].random_crop_image.min_area"] == 8
-    assert lines["train_config.batch_size"] == 11
-    assert lines["eval_config.metrics_set[1]"] == 15
-    assert "a" not in lines
-    assert parse_pipeline(text, "x").line_of("model.ssd.image_resizer.height") == 3
-
-
 def test_checkpoint_of_the_model_itself(doctor: Doctor, tmp_path: Path) -> None:
     """Right as it is; wrong type, other heads, another network and sloppy paths are told."""
     case = doctor().examination.case
@@ -122,7 +104,7 @@ def test_checkpoint_of_the_model_itself(doctor: Doctor, tmp_path: Path) -> None:
     for sloppy in (f"{prefix}.index", str(prefix.parent), "zoo", "zoo/checkpoint/ckpt-0"):
         found = doctor((NO_CHECKPOINT, f'fine_tune_checkpoint: "{sloppy}"'))
         assert list(checkpoint_findings(found)) == ["checkpoint-path"], sloppy
-        fixed = corrected(found.examination)[0].train_config.fine_tune_checkpoint
+        fixed = corrected(found.examination)[0].message.train_config.fine_tune_checkpoint
         assert fixed == str(prefix)
 
 
@@ -204,7 +186,7 @@ def test_configs_as_people_committed_them(realdata: Path, tmp_path: Path, name: 
     errors = [one.code for one in again.findings if one.severity == "error"]
     assert errors == ["checkpoint-missing"]
     assert [one.code for one in again.findings if one.edit is not None] == []
-    config = read_pipeline_config(tmp_path / "fixed.config")
+    config = read_pipeline(tmp_path / "fixed.config").message
     assert open_odapi().model_builder.build(model_config=config.model, is_training=True)
 
 
@@ -225,7 +207,7 @@ def test_checkpoint_of_another_network(realdata: Path, tmp_path: Path) -> None:
 def test_faster_rcnn_checkpoint_of_its_own(realdata: Path, tmp_path: Path) -> None:
     """Both halves of a two-stage model's extractor are compared."""
     text = (realdata / "configs" / FASTER_RCNN).read_text()
-    model: Any = build_model(parse_pipeline(text, "x").config.model, "faster_rcnn")
+    model: Any = build_model(parse_pipeline(text, "x").message.model, "faster_rcnn")
     open_odapi().tf.train.Checkpoint(model=model).write(str(tmp_path / "ckpt-0"))
     path = tmp_path / "pipeline.config"
     path.write_text(text.replace('"checkpoint/ckpt-0"', f'"{tmp_path}/ckpt-0"'))

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from urbandet_ray.errors import ConfigError
-from urbandet_ray.models.odapi import parse_pipeline_config
+from urbandet_ray.models.pipeline_config import parse_pipeline
 from urbandet_ray.training.optimisation.schedules import (
     KINDS,
     Plateau,
@@ -101,7 +101,7 @@ MANUAL = """manual_step_learning_rate { initial_learning_rate: 1.0
 
 def of_config(rate: str, optimizer: str = "momentum_optimizer"):
     text = f"train_config {{ optimizer {{ {optimizer} {{ learning_rate {{ {rate} }} }} }} }}"
-    return config_schedule(parse_pipeline_config(text, "test"))
+    return config_schedule(parse_pipeline(text, "test").message)
 
 
 @pytest.mark.train

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.models.odapi import open_odapi
+from urbandet_ray.models.pipeline_config import parse_augmentations
 from urbandet_ray.training.augmentation.box_columns import (
     BOXES,
     CLASSES,
@@ -161,16 +161,7 @@ def augmentation(
 
 
 def _parsed(text: str) -> tuple[Step, ...]:
-    text_format: Any = importlib.import_module("google.protobuf.text_format")
-    message = open_odapi().pipeline_pb2.TrainEvalPipelineConfig()
-    try:
-        text_format.Parse(text, message.train_config)
-    except text_format.ParseError as error:
-        raise ConfigError(
-            f"augmentation options do not parse: {error}; expected data_augmentation_options "
-            "{ .. } blocks with one augmentation each, as in a pipeline.config"
-        ) from None
-    return _built(message.train_config.data_augmentation_options)
+    return _built(parse_augmentations(text))
 
 
 def _built(options: Iterable[Any]) -> tuple[Step, ...]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from urbandet_ray.labels import LabelMap
+from urbandet_ray.models.pipeline_config import PipelineConfig
 from urbandet_ray.training.doctor.dataset import DataSplit
 from urbandet_ray.training.doctor.findings import Edit, Finding, Severity
-from urbandet_ray.training.doctor.source import Pipeline
 
 
 @dataclass(frozen=True)
@@ -24,17 +25,17 @@ class Case:
         train, val: what the records hold; None where there are none to read.
     """
 
-    pipeline: Pipeline
+    pipeline: PipelineConfig
     steps: int
     workers: int = 1
     labels: LabelMap | None = None
     train: DataSplit | None = None
     val: DataSplit | None = None
 
-    @property
+    @cached_property
     def config(self) -> Any:
-        """The TrainEvalPipelineConfig message."""
-        return self.pipeline.config
+        """The TrainEvalPipelineConfig message; checks read it only."""
+        return self.pipeline.message
 
     @property
     def kind(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from urbandet_ray.errors import InputError, LabelError, NotFoundError, StorageError, UrbandetError
 from urbandet_ray.labels import LabelMap
+from urbandet_ray.models.pipeline_config import PipelineConfig, Repair
 from urbandet_ray.storage import Storage, join_uri
 from urbandet_ray.training.doctor.architecture import check_architecture
 from urbandet_ray.training.doctor.case import Case
@@ -18,7 +19,6 @@ from urbandet_ray.training.doctor.eval_settings import check_evaluation, check_p
 from urbandet_ray.training.doctor.findings import Finding, by_severity
 from urbandet_ray.training.doctor.memory import check_memory
 from urbandet_ray.training.doctor.schedule import check_schedule
-from urbandet_ray.training.doctor.source import Pipeline, parse_pipeline
 from urbandet_ray.training.doctor.suitability import check_data
 
 _PASSES = 4
@@ -38,19 +38,17 @@ class Examination:
 
 
 def examine(
-    text: str,
-    name: str,
+    pipeline: PipelineConfig,
     storage: Storage,
     *,
     data: str | None = None,
     steps: int | None = None,
     workers: int = 1,
 ) -> Examination:
-    """Check the text of a pipeline.config against the run and the data.
+    """Check a pipeline.config against the run and the data.
 
     Args:
-        text: the file's content.
-        name: its path, for messages and to find checkpoints beside it.
+        pipeline: its name tells where checkpoints may lie beside it.
         storage: reads the records and label maps.
         data: folder with train/ and val/ (or records alone, then all for training) and
             label_map.pbtxt, in place of the paths in the file.
@@ -58,33 +56,32 @@ def examine(
         workers: each takes the file's batch_size.
 
     Raises:
-        ConfigError: the text is no pipeline config.
         NotFoundError: `data` is not there.
         InputError: `data` holds no records.
     """
-    pipeline = parse_pipeline(text, name)
+    config = pipeline.message
     stand_ins = find_data(data, storage) if data is not None else {}
     case = Case(
         pipeline,
-        steps=steps or int(pipeline.config.train_config.num_steps),
+        steps=steps or int(config.train_config.num_steps),
         workers=workers,
-        labels=_read_labels(pipeline.config, stand_ins, storage),
-        train=_read(_records(pipeline.config, "train", stand_ins), storage, bool(data)),
-        val=_read(_records(pipeline.config, "val", stand_ins), storage, bool(data)),
+        labels=_read_labels(config, stand_ins, storage),
+        train=_read(_records(config, "train", stand_ins), storage, bool(data)),
+        val=_read(_records(config, "val", stand_ins), storage, bool(data)),
     )
-    made = Examination(case, Path(name).parent, storage, stand_ins, steps)
+    made = Examination(case, Path(pipeline.name).parent, storage, stand_ins, steps)
     return replace(made, findings=_findings(made))
 
 
-def corrected(examination: Examination) -> tuple[Any, tuple[Finding, ...]]:
-    """A copy of the message with every automatic fix made, those that follow from fixes too.
+def corrected(examination: Examination) -> tuple[PipelineConfig, tuple[Finding, ...]]:
+    """The pipeline.config with every automatic fix made, those that follow from fixes too.
 
     Returns:
-        The copy, and the findings whose fixes are in it.
+        It, and the findings whose fixes are in it.
     """
-    config = type(examination.case.config)()
-    config.CopyFrom(examination.case.config)
-    findings, done = examination.findings, dict[tuple[str, str], Finding]()
+    pipeline = examination.case.pipeline
+    config, findings = pipeline.message, examination.findings
+    done: dict[tuple[str, str], Finding] = {}
     for _ in range(_PASSES):
         open_ = [(one, one.edit) for one in findings if one.edit is not None]
         if not open_:
@@ -93,11 +90,11 @@ def corrected(examination: Examination) -> tuple[Any, tuple[Finding, ...]]:
             edit(config)
             done[one.code, one.place] = one
         case = examination.case
-        pipeline = Pipeline(case.pipeline.name, config, case.pipeline.lines)
+        pipeline = pipeline.with_message(config)
         steps = examination.steps_given or int(config.train_config.num_steps)
         again = replace(examination, case=replace(case, pipeline=pipeline, steps=steps))
         findings = _findings(again)
-    return config, tuple(done.values())
+    return pipeline, tuple(done.values())
 
 
 def _findings(one: Examination) -> tuple[Finding, ...]:
@@ -106,7 +103,7 @@ def _findings(one: Examination) -> tuple[Finding, ...]:
     buildable = not any(finding.code in _UNBUILDABLE for finding in model)
     return by_severity(
         [
-            *case.pipeline.repairs,
+            *(_of_repair(one) for one in case.pipeline.repairs),
             *check_schedule(case),
             *check_classes(case),
             *model,
@@ -116,6 +113,20 @@ def _findings(one: Examination) -> tuple[Finding, ...]:
             *check_paths(case, one.storage, one.stand_ins),
             *check_memory(case),
         ]
+    )
+
+
+def _of_repair(one: Repair) -> Finding:
+    """What was mended while the text was read; the message is right already."""
+    return Finding(
+        "error",
+        "two-augmentations-in-one-block",
+        one.place,
+        f"{one.first} and {one.second} stand in one data_augmentation_options, which holds one "
+        "step only: the OD API refuses the whole file",
+        f"give {one.second} a data_augmentation_options block of its own",
+        edit=lambda _: None,
+        line=one.line,
     )
 
 

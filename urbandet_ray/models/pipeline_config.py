@@ -1,17 +1,18 @@
-"""A pipeline.config as its author wrote it: the message, and the line of every field."""
+"""The one parser and printer of a pipeline.config: the message, and the line of every field."""
 
 from __future__ import annotations
 
 import importlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
-from urbandet_ray.errors import ConfigError
+from urbandet_ray.errors import ConfigError, NotFoundError
 from urbandet_ray.models.odapi import open_odapi
-from urbandet_ray.training.doctor.findings import Finding
+from urbandet_ray.storage import Storage
 
 _TOKEN = re.compile(
     r"""(?P<comment>\#[^\n]*)|(?P<text>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')"""
@@ -25,20 +26,52 @@ _LISTED_FIELDS = 8
 
 
 @dataclass(frozen=True)
-class Pipeline:
-    """A parsed pipeline.config.
+class Repair:
+    """Text that had to be mended before it could be parsed: one block with two augmentations.
 
     Attributes:
-        name: the file, for messages.
-        config: the TrainEvalPipelineConfig message.
-        lines: line number, from 1, by path of the field.
-        repairs: findings about text that had to be mended before it could be parsed.
+        line: of the second one, from 1.
+        place: path of the block.
+        first, second: names of the augmentations.
+    """
+
+    line: int
+    place: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """A parsed pipeline.config; it travels to other processes as the message's bytes.
+
+    Attributes:
+        name: the file it was read from, for messages.
+        encoded: the TrainEvalPipelineConfig message, serialised.
+        lines: line number in the file, from 1, by path of the field.
+        repairs: what had to be mended in the text.
     """
 
     name: str
-    config: Any
-    lines: dict[str, int]
-    repairs: tuple[Finding, ...] = ()
+    encoded: bytes = field(repr=False)
+    lines: dict[str, int] = field(repr=False, hash=False)
+    repairs: tuple[Repair, ...] = ()
+
+    @property
+    def message(self) -> Any:
+        """A TrainEvalPipelineConfig message of the caller's own: to change it changes no other."""
+        message = open_odapi().pipeline_pb2.TrainEvalPipelineConfig()
+        message.MergeFromString(self.encoded)
+        return message
+
+    def with_message(self, message: Any) -> PipelineConfig:
+        """The same file with other values; what was mended in its text is not told again."""
+        return PipelineConfig(self.name, _encoded(message), self.lines)
+
+    def to_text(self) -> str:
+        """As a pipeline.config, fields in the order of their numbers."""
+        text_format: Any = importlib.import_module("google.protobuf.text_format")
+        return str(text_format.MessageToString(self.message))
 
     def line_of(self, place: str) -> int | None:
         """Line of a field, or of the innermost block around it that is in the file."""
@@ -49,29 +82,60 @@ class Pipeline:
         return None
 
 
-def parse_pipeline(text: str, name: str) -> Pipeline:
+def read_pipeline(uri: str | Path, storage: Storage | None = None) -> PipelineConfig:
+    """Read a pipeline.config, local or s3://.
+
+    Raises:
+        NotFoundError: there is no such file.
+        ConfigError: it is no pipeline config; names line, mistake and the nearest field.
+    """
+    name = str(uri)
+    try:
+        return parse_pipeline((storage or Storage()).read_bytes(name).decode(), name)
+    except NotFoundError:
+        raise NotFoundError(f"no pipeline.config {name}: give the path of a file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{name} is not text, expected a pipeline.config") from None
+
+
+def parse_pipeline(text: str, name: str) -> PipelineConfig:
     """Read the text of a pipeline.config.
 
-    Two augmentations in one data_augmentation_options are taken apart, and a finding says so.
+    Two augmentations in one data_augmentation_options are taken apart, and a repair says so.
+
+    Args:
+        text: the file's content.
+        name: the file, for messages.
 
     Raises:
         ConfigError: it is no pipeline config; names line, mistake and the nearest field.
     """
-    repairs: list[Finding] = []
+    repairs: list[Repair] = []
     while True:
-        error = _parse_error(text)
-        if not isinstance(error, Exception):
-            return Pipeline(name, error, field_lines(text), tuple(repairs))
+        message = open_odapi().pipeline_pb2.TrainEvalPipelineConfig()
+        error = _parse_into(message, text)
+        if error is None:
+            return PipelineConfig(name, _encoded(message), field_lines(text), tuple(repairs))
         mended = _take_steps_apart(text, error, repairs)
         if mended is None:
             raise ConfigError(_explain(error, name)) from None
         text = mended
 
 
-def write_pipeline(config: Any) -> str:
-    """The message as text, fields in the order of their numbers."""
-    text_format: Any = importlib.import_module("google.protobuf.text_format")
-    return str(text_format.MessageToString(config))
+def parse_augmentations(text: str) -> Any:
+    """The messages of data_augmentation_options { .. } blocks, as in a pipeline.config.
+
+    Raises:
+        ConfigError: the text is something else.
+    """
+    train = open_odapi().pipeline_pb2.TrainEvalPipelineConfig().train_config
+    error = _parse_into(train, text)
+    if error is not None:
+        raise ConfigError(
+            f"augmentation options do not parse: {error}; expected data_augmentation_options "
+            "{ .. } blocks with one augmentation each, as in a pipeline.config"
+        )
+    return train.data_augmentation_options
 
 
 def field_lines(text: str) -> dict[str, int]:
@@ -113,17 +177,21 @@ def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
             yield kind, value, line
 
 
-def _parse_error(text: str) -> Any:
-    """The message, or the parser's error."""
+def _encoded(message: Any) -> bytes:
+    return bytes(message.SerializePartialToString(deterministic=True))
+
+
+def _parse_into(message: Any, text: str) -> Any:
+    """Fill a message from text; the parser's error, None where there is none."""
     text_format: Any = importlib.import_module("google.protobuf.text_format")
-    message = open_odapi().pipeline_pb2.TrainEvalPipelineConfig()
     try:
-        return text_format.Parse(text, message)
+        text_format.Parse(text, message)
     except text_format.ParseError as error:
         return error
+    return None
 
 
-def _take_steps_apart(text: str, error: Any, repairs: list[Finding]) -> str | None:
+def _take_steps_apart(text: str, error: Any, repairs: list[Repair]) -> str | None:
     told = _TWO_STEPS.search(str(error))
     lines = text.split("\n")
     number = error.GetLine()
@@ -135,24 +203,9 @@ def _take_steps_apart(text: str, error: Any, repairs: list[Finding]) -> str | No
         return None
     row = lines[number - 1]
     lines[number - 1] = f"{row[:column]}}} data_augmentation_options {{ {row[column:]}"
-    repairs.append(
-        Finding(
-            "error",
-            "two-augmentations-in-one-block",
-            "train_config.data_augmentation_options",
-            f"{first} and {second} stand in one data_augmentation_options, which holds one step "
-            "only: the OD API refuses the whole file",
-            f"give {second} a data_augmentation_options block of its own",
-            edit=_already_made,
-            line=number,
-        )
-    )
+    place = "train_config.data_augmentation_options"
+    repairs.append(Repair(number, place, first, second))
     return "\n".join(lines)
-
-
-def _already_made(config: Any) -> None:
-    """The message was parsed from the mended text."""
-    del config
 
 
 def _explain(error: Any, name: str) -> str:
