@@ -18,6 +18,24 @@ reaches the user as a traceback is a defect of this package.
 """
 
 
+def first_line(told: BaseException | str) -> str:
+    """What an error, or a program's log, says first: of a library's error, the trouble itself.
+
+    Hints and C++ stack frames follow it. An error without a word is called by its kind.
+    """
+    return _lines(told)[0]
+
+
+def last_line(told: BaseException | str) -> str:
+    """What an error, or a program's log, says last: behind a traceback, the cause."""
+    return _lines(told)[-1]
+
+
+def _lines(told: BaseException | str) -> list[str]:
+    lines = [line.strip() for line in str(told).splitlines() if line.strip()]
+    return lines or ["no reason given" if isinstance(told, str) else type(told).__name__]
+
+
 class UrbandetError(Exception):
     """Base of all errors the command line prints as one message, without a traceback."""
 

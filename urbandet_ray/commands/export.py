@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from urbandet_ray.errors import ConfigError, ModelError, NotFoundError, StorageError
+from urbandet_ray.errors import ConfigError, ModelError, NotFoundError, StorageError, first_line
 from urbandet_ray.exporting.network_export import export_network
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.network.facts import (
@@ -268,7 +268,7 @@ def _export_stock(
             round_checkpoint(str(checkpoint / prefix.rpartition("/")[2]))
         return export_saved_model(config, checkpoint, made).name
     except (AssertionError, ValueError, open_odapi().tf.errors.OpError) as error:
-        detail = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        detail = first_line(error)
         raise ModelError(
             f"the run's {prefix} does not restore into the model of its {_CONFIG} ({detail}): it "
             "is damaged, or one of the two is of another run"

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from urbandet_ray.errors import MissingExtraError, ModelError
+from urbandet_ray.chatter import saving_warnings_held
+from urbandet_ray.errors import MissingExtraError, ModelError, first_line
 from urbandet_ray.exporting.tracing import TracedNetwork
 from urbandet_ray.frames import Image
 from urbandet_ray.models.network.facts import (
@@ -24,7 +25,6 @@ from urbandet_ray.models.network.facts import (
     write_facts,
 )
 from urbandet_ray.models.odapi import open_odapi
-from urbandet_ray.models.quiet import quiet_saving
 
 _OPSET = 17
 """ONNX operators; ONNX Runtime has had them since 1.12."""
@@ -81,7 +81,7 @@ def _write_saved_model(
 ) -> None:
     del precision, frames
     tf = open_odapi().tf
-    with quiet_saving():
+    with saving_warnings_held():
         tf.saved_model.save(network.module, str(target), signatures=network.answer)
 
 
@@ -192,7 +192,7 @@ def _converted(convert: Callable[[], Any], to: str) -> Any:
     try:
         return convert()
     except Exception as error:  # each converter has exceptions of its own
-        detail = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        detail = first_line(error)
         raise ModelError(
             f"the network does not convert to {to} ({detail}): try another format, savedmodel "
             "takes every model"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from urbandet_ray.errors import ModelError
+from urbandet_ray.errors import ModelError, first_line
 from urbandet_ray.models.network.facts import Resizing
 from urbandet_ray.models.network.postprocess import PostProcess
 from urbandet_ray.models.odapi import lean_layers, open_odapi
@@ -86,7 +86,7 @@ def _restore(model: Any, checkpoint: str) -> None:
     try:
         tf.train.Checkpoint(model=model).restore(checkpoint).assert_existing_objects_matched()
     except (AssertionError, ValueError, tf.errors.OpError) as error:
-        detail = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        detail = first_line(error)
         raise ModelError(
             f"{checkpoint} does not fit its pipeline.config ({detail}): it is damaged, or of "
             "another run"

@@ -7,12 +7,12 @@ every source must now be covered by markers from its first record to its last
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from urbandet_ray.errors import RunError
+from urbandet_ray.chatter import lower_log_level
+from urbandet_ray.errors import RunError, first_line, last_line
 from urbandet_ray.inference.job import InferJob, ShardSummary
 from urbandet_ray.inference.pool import READER_CPUS, ActorPool, fit_pool
 from urbandet_ray.inference.progress import Progress, ProgressMeter
@@ -152,12 +152,12 @@ def _stream(
     except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError) as error:
         if getattr(error, "actor_init_failed", False):
             raise RunError(
-                f"an actor could not start: {str(error).strip().splitlines()[-1]} Does a worker "
+                f"an actor could not start: {last_line(error)} Does a worker "
                 "have the packages and modules that the driver has (--working-dir, a runtime_env)?"
             ) from None
         raise RunError(
             f"an actor died {SHARD_RETRIES + 1} times over the same shard (out of memory, or a "
-            f"crash in the model?): {str(error).splitlines()[0]} Ray's logs say more; with fewer "
+            f"crash in the model?): {first_line(error)} Ray's logs say more; with fewer "
             "actors or a smaller shard.megabytes the run resumes where it stopped"
         ) from None
 
@@ -226,5 +226,5 @@ def _actor_class() -> Any:
     """The class Ray instantiates in each actor."""
     from urbandet_ray.inference.actor import PredictorActor
 
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    lower_log_level("opencv")
     return PredictorActor

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from urbandet_ray.chatter import lower_log_level, stderr_held
 from urbandet_ray.errors import RunError
-from urbandet_ray.models.quiet import quiet_start
 
 REACH_TIMEOUT_S = 10.0
 
@@ -53,8 +53,7 @@ def ray_session(
         RunError: no cluster answers at the address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray Data makes its actors in a way that Ray's core warns of at every start (ray issue 53727)
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    lower_log_level("ray")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_task_actor_unavailable_retry_delay_base_ms", LOST_NODE_RETRY_MS)
     import ray
@@ -73,7 +72,7 @@ def ray_session(
         }
     try:
         _knock(address)
-        with quiet_start():
+        with stderr_held():
             ray.init(address=address, logging_level="ERROR", log_to_driver=False, **own)
     except OSError as error:  # ConnectionError is one
         raise RunError(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from urbandet_ray.errors import RunError, UrbandetError
+from urbandet_ray.errors import RunError, UrbandetError, last_line
 from urbandet_ray.inference.job import InferJob
 from urbandet_ray.inference.shards import Shard
 from urbandet_ray.records.sources import Record
@@ -257,7 +257,7 @@ class _Pool:
             self.__exit__()
             raise RunError(f"no answer within {timeout:.0f} s") from None
         except ray.exceptions.RayError as error:
-            raise RunError(f"its actor failed: {str(error).strip().splitlines()[-1]}") from None
+            raise RunError(f"its actor failed: {last_line(error)}") from None
 
 
 class TrialActor:

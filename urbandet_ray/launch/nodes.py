@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from urbandet_ray.config import StorageConfig
+from urbandet_ray.errors import last_line
 from urbandet_ray.launch.buckets import Findings, check_places
 from urbandet_ray.launch.needs import Place
 from urbandet_ray.launch.room import NodeKind, describe
@@ -131,8 +132,7 @@ def _gpu_facts(tensorflow: bool) -> GpuFacts:
         )
         return GpuFacts(driver, names, dict(json.loads(asked.stdout.splitlines()[-1])))
     except subprocess.CalledProcessError as error:
-        last = (error.stderr or "").strip().splitlines()[-1:] or ["no reason given"]
-        return GpuFacts(driver, names, error=last[0])
+        return GpuFacts(driver, names, error=last_line(error.stderr or ""))
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
         return GpuFacts(driver, names, error=f"TensorFlow did not answer ({type(error).__name__})")
 
@@ -195,8 +195,7 @@ def _answer(task: Any, node: Any, ready: bool) -> NodeFacts:
     try:
         found: NodeFacts = ray.get(task)
     except ray.exceptions.RayError as error:
-        last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        return NodeFacts(_node_name(node), resources=resources, error=last[0])
+        return NodeFacts(_node_name(node), resources=resources, error=last_line(error))
     return found
 
 

@@ -22,13 +22,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from urbandet_ray.chatter import lower_log_level, saving_warnings_held, stderr_held
 from urbandet_ray.errors import (
     MissingExtraError,
     ModelError,
     NotFoundError,
     RunError,
 )
-from urbandet_ray.models.quiet import quiet_saving, quiet_start
 
 Weights = Literal["float32", "float16", "dynamic-range"]
 """How a TFLite file stores its weights."""
@@ -115,8 +115,8 @@ KERAS_2 = {"TF_USE_LEGACY_KERAS": "1"}
 def _import_tensorflow() -> Any:
     if "tensorflow" not in sys.modules:
         os.environ.update(KERAS_2)
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with quiet_start():
+        lower_log_level("tensorflow")
+    with stderr_held():
         tf = importlib.import_module("tensorflow")
         tf.config.list_physical_devices()  # looks for CUDA, and says so where there is none
     keras = "Keras 3"
@@ -249,7 +249,7 @@ def export_saved_model(config: Any, checkpoint_dir: Path, out_dir: Path) -> Path
         NotFoundError: no checkpoint.
     """
     last_checkpoint(checkpoint_dir)
-    with quiet_saving():
+    with saving_warnings_held():
         open_odapi().exporter_lib_v2.export_inference_graph(
             input_type="image_tensor",
             pipeline_config=config,
@@ -298,7 +298,7 @@ def export_tflite(
         config.CopyFrom(given)
         config.model.ssd.post_processing.batch_non_max_suppression.score_threshold = score_min
     last_checkpoint(checkpoint_dir)
-    with quiet_saving():
+    with saving_warnings_held():
         open_odapi().export_tflite_lib.export_tflite_model(
             config, str(checkpoint_dir), str(out_dir), max_detections, regular_nms
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from urbandet_ray.config.training import TrainConfig
-from urbandet_ray.errors import ConfigError, ModelError
+from urbandet_ray.errors import ConfigError, ModelError, first_line
 from urbandet_ray.models.classes import builtin_mapping_text, coco_labels, parse_model_labels
 from urbandet_ray.models.classes import read_mapping as parse_mapping
 from urbandet_ray.models.odapi import open_odapi
@@ -203,7 +203,7 @@ def _read_whole(model: TrainableModel, prefix: str, name: str) -> None:
         status.assert_existing_objects_matched().expect_partial()  # its optimizer is not wanted
     except (AssertionError, ValueError, tf.errors.OpError) as error:
         raise ModelError(
-            f"{name} does not fit the model ({str(error).strip().splitlines()[0]}): give a "
+            f"{name} does not fit the model ({first_line(error)}): give a "
             "checkpoint of the same model with as many classes, or load weights in its build()"
         ) from error
 

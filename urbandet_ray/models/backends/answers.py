@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from urbandet_ray.boxes import boxes_from_yxyx_norm, clip_boxes
 from urbandet_ray.detections import Detections
-from urbandet_ray.errors import ModelError
+from urbandet_ray.errors import ModelError, first_line
 from urbandet_ray.frames import Image
 from urbandet_ray.models.classes import ClassTable
 
@@ -80,7 +80,7 @@ def check_image(image: Image) -> tuple[int, int]:
 
 def failed(source: str, images: int, error: Exception) -> ModelError:
     """What to say where a runtime breaks off, most often for want of memory."""
-    detail = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    detail = first_line(error)
     return ModelError(
         f"{source} failed on {images} images ({detail}): where memory ran out, set a smaller "
         "batch_size or fewer actors (more gpus an actor)"

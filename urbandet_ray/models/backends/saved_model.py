@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urbandet_ray.detections import Detections
-from urbandet_ray.errors import MissingExtraError, ModelError
+from urbandet_ray.errors import MissingExtraError, ModelError, first_line
 from urbandet_ray.frames import Image
 from urbandet_ray.models.backends.answers import AnswerRules, Device, check_image, failed
 
@@ -45,7 +45,7 @@ class SavedModelDetector:
         try:
             self._model = tf.saved_model.load(str(folder))
         except Exception as error:  # TensorFlow raises a dozen kinds for a broken SavedModel
-            detail = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            detail = first_line(error)
             raise ModelError(
                 f"{source} does not load as a SavedModel ({detail}); copy or export it again"
             ) from error

@@ -8,39 +8,22 @@ number: at most one grey level away from TensorFlow, 0.27 on average on a photo
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from urbandet_ray.chatter import stderr_held
 from urbandet_ray.detections import Detections
-from urbandet_ray.errors import ModelError
+from urbandet_ray.errors import ModelError, first_line
 from urbandet_ray.frames import Image
 from urbandet_ray.models.backends.answers import AnswerRules, check_image
 from urbandet_ray.models.backends.tflite_file import TfliteFacts, read_tflite_facts
 
 OD_API_MEAN, OD_API_STD = 127.5, 127.5
 """Normalisation of the OD API's SSD MobileNets: pixels to [-1, 1]."""
-
-
-@contextmanager
-def _without_chatter() -> Iterator[None]:
-    """Keep the runtime's remarks about its delegates off a person's terminal.
-
-    It writes them to file descriptor 2 and has no switch; its errors come as exceptions.
-    """
-    kept = os.dup(2)
-    try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 class TfliteFile:
@@ -57,7 +40,7 @@ class TfliteFile:
         content = path.read_bytes()
         try:
             # the class is built over the bytes: a file replaced on disk cannot change under it
-            with _without_chatter():
+            with stderr_held(show_on_failure=False):
                 self.interpreter: Any = Interpreter(model_content=content, num_threads=threads)
         except (ValueError, RuntimeError) as error:
             raise ModelError(
@@ -66,11 +49,11 @@ class TfliteFile:
             ) from error
         self.facts: TfliteFacts = read_tflite_facts(content, source)
         try:
-            with _without_chatter():
+            with stderr_held(show_on_failure=False):
                 self.interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ModelError(
-                f"{source} needs operators this runtime does not have ({_first_line(error)}); "
+                f"{source} needs operators this runtime does not have ({first_line(error)}); "
                 "convert it with TFLITE_BUILTINS only"
             ) from error
         self.input: dict[str, Any] = _image_input(self.interpreter, source)
@@ -166,7 +149,3 @@ def _image_input(interpreter: Any, source: str) -> dict[str, Any]:
             "height and width"
         )
     return first
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0]

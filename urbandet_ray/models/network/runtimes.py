@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from urbandet_ray.errors import MissingExtraError, ModelError, UrbandetError
+from urbandet_ray.errors import MissingExtraError, ModelError, UrbandetError, first_line
 from urbandet_ray.models.backends.answers import Device
 from urbandet_ray.models.backends.saved_model import open_tensorflow
 from urbandet_ray.models.model_files import cache_folder
@@ -97,7 +97,7 @@ def load_runtime(
     except UrbandetError:
         raise
     except Exception as error:  # each runtime has its own kinds
-        detail = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        detail = first_line(error)
         raise ModelError(
             f"{source} does not load into {facts.runtime} ({detail}): copy or export it again"
         ) from error

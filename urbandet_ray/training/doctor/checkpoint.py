@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from urbandet_ray.errors import first_line
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.storage import is_remote
 from urbandet_ray.training.doctor.case import Case, setting
@@ -167,7 +168,7 @@ def _check_content(case: Case, prefix: str, kind: str, buildable: bool) -> Itera
             "error",
             "checkpoint-unreadable",
             _PATH,
-            f"{prefix} can't be read: {str(error).splitlines()[0]}",
+            f"{prefix} can't be read: {first_line(error)}",
             "fetch it again",
         )
         return
@@ -208,7 +209,7 @@ def _compare(case: Case, prefix: str, kind: str, shapes: dict[str, Any]) -> Iter
             "error",
             "model-does-not-build",
             f"model.{case.kind}",
-            f"building the model ends with {type(error).__name__}: {_first_line(error)}",
+            f"building the model ends with {type(error).__name__}: {first_line(error)}",
             "compare the model block with that of a working config",
         )
         return
@@ -287,10 +288,6 @@ def build_model(model_config: Any, kind: str) -> Any:
 def _depth_of(features: Any) -> int:
     first = features[0] if isinstance(features, list | tuple) else features
     return int(first.shape[-1])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
 
 
 def _other_architecture(case: Case, prefix: str, why: str) -> Finding:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
 
-from urbandet_ray.errors import NotFoundError, StorageError
+from urbandet_ray.errors import NotFoundError, StorageError, first_line
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.storage import Storage
 from urbandet_ray.training.doctor.case import Case, setting
@@ -166,7 +166,7 @@ def _check_path(
     except NotFoundError:
         reason = f"nothing is at {path}"
     except StorageError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
     if given is not None:
         return case.finding(
             "note",

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from urbandet_ray.errors import ConfigError, ModelError
+from urbandet_ray.errors import ConfigError, ModelError, first_line
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.classes import ModelLabels
 from urbandet_ray.models.odapi import open_odapi
@@ -82,7 +82,7 @@ def _open(checkpoint: str) -> Any:
         reader = tf.train.load_checkpoint(checkpoint)
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         raise ModelError(
-            f"no readable checkpoint at {checkpoint} ({str(error).splitlines()[0]}): expected a "
+            f"no readable checkpoint at {checkpoint} ({first_line(error)}): expected a "
             "prefix such as .../checkpoint/ckpt-0, with .index and .data files"
         ) from error
     if not reader.has_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"):
@@ -152,7 +152,7 @@ def _restore_as_odapi(model: OdApiModel, checkpoint: str, kind: str) -> FineTune
             variable.assign(before[id(variable)])
         raise ModelError(
             f"{checkpoint} does not fit the model as a {kind} checkpoint "
-            f"({str(error).splitlines()[0][:200]}): take a checkpoint of the same model, or "
+            f"({first_line(error)[:200]}): take a checkpoint of the same model, or "
             "another fine-tuning kind; `urbandet doctor` compares the two"
         ) from error
     restored = {id(one) for root in wanted.values() for one in _variables_of(root)}
