@@ -63,8 +63,6 @@ def main(by: str, records: str, run: str, timeline: str) -> None:
             os.environ[f"RAY_DATA_DEFAULT_CLUSTER_SCALING_UP_{resource}_UTIL_THRESHOLD"] = "9"
     storage = PacedStorage()
     job = InferJob(run, storage, Accelerator, STREET_LABELS, draw=False)
-    manifest = {"labels": {}, "fingerprint": {"all": "elastic"}}
-    job.folder().begin(manifest)
     begun = time.time()
     with ray_session("auto"):
         result = run_inference(

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
+from manifests import inference_manifest
 
 from urbandet_ray.detections import Detections
 from urbandet_ray.runs.detections_table import DetectionRow, rows_to_parquet
+from urbandet_ray.runs.manifest import begin_run
 from urbandet_ray.runs.run_folder import Marker, RunFolder, shard_name
 
 
@@ -34,7 +36,7 @@ def crowd(seed: int, frames: int, segment: str = "a") -> list[DetectionRow]:
 
 def committed(folder: RunFolder, order: Sequence[int] = range(10), *, shards: int = 5) -> RunFolder:
     """A run of two sources, their shards of four frames committed in this order."""
-    folder.begin({"fingerprint": {}, "sources": 2})
+    begin_run(inference_manifest(sources=2), folder.uri, folder.storage)
     made = []
     for source_order, source in enumerate("ba"):  # the drive's order is not the alphabet's
         rows = crowd(source_order, 4 * shards, segment=source)

@@ -18,8 +18,3 @@ def read_labels(uri: str | None, storage: Storage) -> LabelMap:
     except UnicodeDecodeError:
         raise LabelError(f"{uri} is not text, expected a label_map.pbtxt") from None
     return LabelMap.parse(text, uri)
-
-
-def labels_of(manifest: dict[str, dict[str, str]]) -> LabelMap:
-    """The label map a run was made with, from its run.json."""
-    return LabelMap({int(class_id): name for class_id, name in manifest["labels"].items()})

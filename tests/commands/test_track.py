@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from crowds import committed
 
-from urbandet_ray.commands.track import read_tracks, require_tracks, track, write_tracks
+from urbandet_ray.commands.track import read_tracks, track, write_tracks
 from urbandet_ray.config import TrackConfig
 from urbandet_ray.errors import MissingExtraError, NotFoundError, RunError
 from urbandet_ray.inference import tracks as tracker
-from urbandet_ray.runs.lock import WriterLock
-from urbandet_ray.runs.run_folder import LOCK_NAME, TRACKS_NAME, RunFolder
+from urbandet_ray.runs.lock import LOCK_NAME, WriterLock
+from urbandet_ray.runs.run_folder import TRACKS_NAME, RunFolder
 from urbandet_ray.storage import Storage
 
 RULES = TrackConfig()
@@ -95,7 +95,7 @@ def test_another_trackforge_gives_the_ids_anew(
     track(run.uri, RULES, run.storage)
     monkeypatch.setattr(tracker, "version", lambda name: "9.9")
     assert track(run.uri, RULES, run.storage).changed
-    assert (read_tracks(run) or {})["trackforge"] == "9.9"
+    assert read_tracks(run).trackforge == "9.9"
 
 
 class Cut(Storage):
@@ -120,9 +120,9 @@ def test_a_try_that_was_cut_off_is_done_again(run: RunFolder, tmp_path: Path) ->
     with pytest.raises(KeyboardInterrupt):
         track(run.uri, RULES, Cut())
     with pytest.raises(NotFoundError, match=rf"no tracks.json\): run `urbandet track {run.uri}` f"):
-        require_tracks(run)
+        read_tracks(run)
     assert track(run.uri, RULES, run.storage).changed
-    require_tracks(run)
+    read_tracks(run)
     assert list(files(run).values()) == list(files(whole).values())
 
 
@@ -194,3 +194,10 @@ def test_s3_gets_the_same_ids(run: RunFolder, s3_server) -> None:
         track(each.uri, RULES, each.storage)
     assert list(files(remote).values()) == list(files(run).values())
     assert not track(remote.uri, RULES, remote.storage).changed
+
+
+def test_a_damaged_file_is_named_with_the_command_that_mends_it(run: RunFolder) -> None:
+    """`urbandet video --tracks` of such a run."""
+    run.storage.write_bytes(run.path(TRACKS_NAME), b'{"rules": {}, "trackforge": "0.4"}')
+    with pytest.raises(RunError, match=r"tracks\.json is damaged: it lacks 'tracks'\. .*bandet tr"):
+        read_tracks(run)

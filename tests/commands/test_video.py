@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 from drives import SquareDetector
+from manifests import inference_manifest
 from numpy.typing import NDArray
 
 from urbandet_ray.commands.track import track
@@ -21,6 +22,7 @@ from urbandet_ray.records.images import encode_jpeg
 from urbandet_ray.records.sources import list_sources
 from urbandet_ray.records.writer import write_frames
 from urbandet_ray.rendering.video_writer import VideoWriter
+from urbandet_ray.runs.manifest import begin_run
 from urbandet_ray.runs.run_folder import TRACKS_NAME, RunFolder
 from urbandet_ray.storage import Storage
 
@@ -48,16 +50,8 @@ def infer_squares(data: Path, uri: Path) -> RunFolder:
     """A finished run of the square detector, without Ray."""
     job = InferJob(str(uri), Storage(), SquareDetector, STREET_LABELS)
     sources, folder = list_sources(str(data), job.storage), job.folder()
-    draw = {"enabled": True, "score_min": 0.3, "truth": False}
-    folder.begin(
-        {
-            "fingerprint": {},
-            "input": str(data),
-            "labels": {str(k): name for k, name in STREET_LABELS.names.items()},
-            "settings": {"draw": draw},
-            "sources": len(sources),
-        }
-    )
+    manifest = inference_manifest(input=str(data), sources=len(sources))
+    begin_run(manifest, folder.uri, folder.storage)
     processor = ShardProcessor(job)
     for order, source in enumerate(sources):
         for shard in read_shards(source, order, job.storage, CutRule(4, 1 << 20), {}):

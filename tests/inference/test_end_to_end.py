@@ -16,7 +16,8 @@ import pytest
 import urbandet_ray
 from urbandet_ray.errors import RunError
 from urbandet_ray.records.tfrecord import masked_crc
-from urbandet_ray.runs.run_folder import LOCK_NAME, RunFolder
+from urbandet_ray.runs.lock import LOCK_NAME
+from urbandet_ray.runs.run_folder import RunFolder
 from urbandet_ray.storage import Storage
 
 pytestmark = pytest.mark.ray
@@ -117,7 +118,7 @@ def test_another_threshold_is_another_run(finished: Path, drives: Path) -> None:
 
 def test_a_second_writer_is_refused(drives: Path, tmp_path: Path) -> None:
     """While this process holds the run folder."""
-    from urbandet_ray.runs.lock import WriterLock
+    from urbandet_ray.runs.lock import LOCK_NAME, WriterLock
 
     run = RunFolder(str(tmp_path / "run"), Storage())
     held = WriterLock(run.storage, run.path(LOCK_NAME), "test")

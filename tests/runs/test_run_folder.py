@@ -1,15 +1,17 @@
 """The run folder: what counts as done, and what is refused."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from manifests import inference_manifest
 
 from urbandet_ray.errors import NotFoundError, RunError
+from urbandet_ray.runs.manifest import begin_run
 from urbandet_ray.runs.run_folder import Marker, RunFolder, unfinished_sources
 from urbandet_ray.storage import Storage
 
-MANIFEST = {"fingerprint": {"model": "m", "settings": "s", "input": "i"}}
 MARKER = Marker("a-00000000", "a", 0, 0, 4, 0, 100, False, 4, 9, 0)
 END = replace(MARKER, shard="a-00000004", first_index=4, next_index=6, last=True)
 
@@ -18,46 +20,6 @@ END = replace(MARKER, shard="a-00000004", first_index=4, next_index=6, last=True
 def folder(tmp_path: Path) -> RunFolder:
     """A run folder that does not exist yet."""
     return RunFolder(str(tmp_path / "run"), Storage())
-
-
-def test_begin_then_resume(folder: RunFolder) -> None:
-    """The first try starts, the second goes on, run.json stays as it was."""
-    assert folder.begin(MANIFEST) is False
-    before = folder.manifest()
-    assert folder.begin(MANIFEST) is True
-    assert folder.manifest() == before
-
-
-@pytest.mark.parametrize("part", ["model", "settings", "input"])
-def test_another_run_is_refused_by_what_differs(folder: RunFolder, part: str) -> None:
-    """The message names the part."""
-    folder.begin(MANIFEST)
-    other = {"fingerprint": {**MANIFEST["fingerprint"], part: "x"}}
-    with pytest.raises(RunError, match=f"holds a run with another {part}: choose another output"):
-        folder.begin(other)
-
-
-def test_a_folder_with_other_files_is_refused(folder: RunFolder, tmp_path: Path) -> None:
-    """Nobody's photos get mixed with a run."""
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "thesis.txt").write_text("mine")
-    with pytest.raises(RunError, match=r"not empty and not a run \(.*thesis.txt is in it\)"):
-        folder.begin(MANIFEST)
-
-
-def test_no_run_says_how_to_get_one(folder: RunFolder) -> None:
-    """`urbandet eval` on a wrong folder."""
-    with pytest.raises(NotFoundError, match=r"is not a run folder: it has no run\.json"):
-        folder.manifest()
-
-
-@pytest.mark.parametrize("text", ["{", '{"format": 99}', "[]"])
-def test_a_damaged_manifest_is_refused(folder: RunFolder, tmp_path: Path, text: str) -> None:
-    """Truncated, of the future, or something else."""
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "run.json").write_text(text)
-    with pytest.raises(RunError, match=r"run\.json is "):
-        folder.manifest()
 
 
 def test_markers_come_in_drive_order(folder: RunFolder) -> None:
@@ -81,7 +43,7 @@ def test_a_source_is_done_from_its_first_record_to_its_last(
 
 def test_sweep_removes_only_what_killed_writers_left(folder: RunFolder, tmp_path: Path) -> None:
     """Finished files and other hidden files stay."""
-    folder.begin(MANIFEST)
+    begin_run(inference_manifest(), folder.uri, folder.storage)
     left = tmp_path / "run" / ".000001.jpg.0123456789ab.tmp"
     kept = tmp_path / "run" / ".gitkeep"
     left.write_bytes(b"half")
@@ -89,14 +51,51 @@ def test_sweep_removes_only_what_killed_writers_left(folder: RunFolder, tmp_path
     assert folder.storage.sweep(folder.uri) == 1
     assert not left.exists()
     assert kept.exists()
-    assert folder.begin(MANIFEST) is True
+    assert begin_run(inference_manifest(), folder.uri, folder.storage) is True
 
 
 def test_an_unfinished_run_is_not_shown_as_a_whole(folder: RunFolder) -> None:
     """eval and video refuse it and say how to finish it."""
-    folder.begin({**MANIFEST, "sources": 1})
+    begin_run(inference_manifest(), folder.uri, folder.storage)
     folder.commit(MARKER)
     with pytest.raises(RunError, match=r"is not finished: 1 of 1 files .* it resumes"):
         folder.finished_markers()
     folder.commit(END)
     assert folder.finished_markers() == [MARKER, END]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", r"it is no whole JSON \("),
+        ('{"shard": "a-00000000", "sou', r"it is no whole JSON \("),
+        ("[]", "it is a list, expected an object"),
+        ('{"shard": "a-00000000"}', "it lacks 'source'"),
+        ("WRONG TYPE", 'frames is "four", expected an integer'),
+        ("NO ADVANCE", "it is an object, expected records in order, from first_index to a higher"),
+    ],
+)
+def test_a_damaged_marker_is_named_with_what_to_do(folder: RunFolder, text: str, why: str) -> None:
+    """One that does not advance would have been followed for ever."""
+    wrong = {"WRONG TYPE": {"frames": "four"}, "NO ADVANCE": {"next_index": 0}}
+    if text in wrong:
+        text = json.dumps({**asdict(MARKER), **wrong[text]})
+    folder.storage.write_bytes(folder.path("commit", "a-00000000.json"), text.encode())
+    with pytest.raises(RunError, match=rf"a-00000000\.json is damaged: {why}.*Delete it and res"):
+        folder.markers()
+
+
+def test_a_marker_under_another_name_is_refused(folder: RunFolder) -> None:
+    """A copy would count its shard twice."""
+    folder.commit(MARKER)
+    copy = folder.storage.read_bytes(folder.path("commit", "a-00000000.json"))
+    folder.storage.write_bytes(folder.path("commit", "copy.json"), copy)
+    with pytest.raises(RunError, match=r"copy\.json is no marker of its name: it says a-0000"):
+        folder.markers()
+
+
+def test_a_committed_shard_without_detections_is_named(folder: RunFolder) -> None:
+    """The remedy names the marker: the detections alone are not made again."""
+    folder.commit(MARKER)
+    with pytest.raises(NotFoundError, match=r"are gone\. Delete .*commit/a-00000000\.json and res"):
+        folder.rows(MARKER)

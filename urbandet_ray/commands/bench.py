@@ -36,6 +36,7 @@ from urbandet_ray.inference.preparation import (
 )
 from urbandet_ray.inference.session import ray_session
 from urbandet_ray.inference.shards import fitting_rule
+from urbandet_ray.json_files import to_json
 from urbandet_ray.label_files import read_labels
 from urbandet_ray.models.model_files import local_model, model_files, resolve_uri
 from urbandet_ray.models.network.facts import is_network, read_facts
@@ -43,7 +44,7 @@ from urbandet_ray.models.network.runtimes import computes_in
 from urbandet_ray.records.images import encode_png
 from urbandet_ray.records.sources import Source, list_sources
 from urbandet_ray.reports.stage_bars import stage_bars
-from urbandet_ray.runs.run_folder import to_json
+from urbandet_ray.runs.manifest import begin_run
 from urbandet_ray.storage import Storage, join_uri
 from urbandet_ray.tables import text_table
 
@@ -265,7 +266,8 @@ class _ModelRun:
 
     def _run(self, name: str, sources: Sequence[Source], max_bad_records: int) -> RunResult:
         config, job = self._config, self._job(name)
-        job.folder().begin(make_manifest(config, self._storage, self._labels, sources))
+        manifest = make_manifest(config, self._storage, self._labels, sources)
+        begin_run(manifest, job.run_uri, self._storage)
         size_bytes, batch = config.shard.megabytes << 20, self._batch_size
         rule = fitting_rule(sources, size_bytes, config.draw.truth, batch)
         pool = make_pool(config)

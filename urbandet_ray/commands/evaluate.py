@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 from urbandet_ray.config import EvalConfig
 from urbandet_ray.errors import InputError
 from urbandet_ray.evaluation import Metrics
 from urbandet_ray.evaluation import evaluate as measure
-from urbandet_ray.label_files import labels_of
+from urbandet_ray.json_files import to_json
 from urbandet_ray.records.sources import Source, list_sources, read_source
 from urbandet_ray.runs.detections_table import DetectionRow
-from urbandet_ray.runs.run_folder import Marker, RunFolder, chains, to_json
+from urbandet_ray.runs.manifest import InferenceManifest
+from urbandet_ray.runs.run_folder import Marker, RunFolder, chains
 from urbandet_ray.storage import Storage, join_uri
 
 HONEST_SCORE_MIN = 0.05
@@ -54,7 +54,7 @@ def evaluate(config: EvalConfig) -> EvalReport:
         )
     skipped: list[str] = []
     frames = _joined(folder, table, sources, storage, skipped)
-    metrics = measure(frames, labels_of(manifest))
+    metrics = measure(frames, manifest.labels)
     notes = _notes(manifest, skipped, len(sources) - len(table))
     uri = join_uri(config.output or config.run, "metrics.json")
     storage.write_bytes(uri, to_json({**metrics.to_dict(), "notes": notes}))
@@ -87,13 +87,13 @@ def _joined(
             )
 
 
-def _notes(manifest: dict[str, Any], skipped: list[str], unused: int) -> list[str]:
+def _notes(manifest: InferenceManifest, skipped: list[str], unused: int) -> list[str]:
     notes = []
     if skipped:
         notes.append(f"{len(skipped)} bad records are not in the figures (see dead_letter/)")
     if unused:
         notes.append(f"{unused} files of the truth are not in the run and were left out")
-    score_min = manifest["model"]["score_min"]
+    score_min = manifest.score_min
     if score_min > HONEST_SCORE_MIN:
         notes.append(
             f"the run dropped detections below {score_min}: mAP is a lower bound "

@@ -25,14 +25,14 @@ from urbandet_ray.inference.progress import Progress
 from urbandet_ray.inference.session import ray_session
 from urbandet_ray.inference.shards import fitting_rule
 from urbandet_ray.inference.tracks import tracker_version
+from urbandet_ray.json_files import to_json
 from urbandet_ray.label_files import read_labels
 from urbandet_ray.records.sources import Source, list_sources
-from urbandet_ray.runs.lock import WriterLock
+from urbandet_ray.runs.lock import LOCK_NAME, WriterLock
+from urbandet_ray.runs.manifest import begin_run
 from urbandet_ray.runs.run_folder import (
-    LOCK_NAME,
     TRACKS_NAME,
     RunFolder,
-    to_json,
     unfinished_sources,
 )
 from urbandet_ray.storage import Storage
@@ -113,7 +113,7 @@ def infer(
     with WriterLock(storage, folder.path(LOCK_NAME), "urbandet infer") as lock:
         if choice is not None:
             keep_choice(choice, folder)
-        folder.begin(manifest)
+        begin_run(manifest, folder.uri, storage)
         storage.sweep(folder.uri)
 
         def watch(progress: Progress) -> None:

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from urbandet_ray.config import TrackConfig
-from urbandet_ray.errors import NotFoundError
+from urbandet_ray.errors import NotFoundError, RunError
 from urbandet_ray.inference.tracks import track_run, tracker_version
+from urbandet_ray.json_files import read_value, to_json
 from urbandet_ray.runs.detections_table import rows_to_parquet
-from urbandet_ray.runs.lock import WriterLock
-from urbandet_ray.runs.run_folder import LOCK_NAME, TRACKS_NAME, RunFolder, to_json
+from urbandet_ray.runs.lock import LOCK_NAME, WriterLock
+from urbandet_ray.runs.run_folder import TRACKS_NAME, RunFolder
 from urbandet_ray.storage import Storage
+
+
+@dataclass(frozen=True)
+class TracksFile:
+    """tracks.json: what the ids in a run's detections were made by, and how many there are."""
+
+    rules: dict[str, Any]
+    trackforge: str
+    tracks: int
+    tracked: int
+    detections: int
 
 
 @dataclass(frozen=True)
@@ -73,9 +85,11 @@ def write_tracks(folder: RunFolder, rules: TrackConfig, check: Callable[[], None
         check: called before each write; raises where the lock was lost.
     """
     made_by = {"rules": rules.model_dump(), "trackforge": tracker_version()}
-    known = read_tracks(folder)
-    if known is not None and made_by == {key: known.get(key) for key in made_by}:
-        counts = (known["tracks"], known["tracked"], known["detections"])
+    known = None
+    with contextlib.suppress(NotFoundError, RunError):  # a damaged file is written anew
+        known = read_tracks(folder)
+    if known is not None and made_by == {key: getattr(known, key) for key in made_by}:
+        counts = (known.tracks, known.tracked, known.detections)
         return TrackReport(folder.uri, *counts, changed=False)
     storage, place = folder.storage, folder.path(TRACKS_NAME)
     storage.delete(place)
@@ -94,24 +108,18 @@ def write_tracks(folder: RunFolder, rules: TrackConfig, check: Callable[[], None
     return TrackReport(folder.uri, **counted, changed=True)
 
 
-def read_tracks(folder: RunFolder) -> dict[str, Any] | None:
-    """tracks.json; None where there is none, or none that can be read."""
-    try:
-        known = json.loads(folder.storage.read_bytes(folder.path(TRACKS_NAME)))
-    except (NotFoundError, ValueError):
-        return None
-    wanted = {"rules", "trackforge", "tracks", "tracked", "detections"}
-    return known if isinstance(known, dict) and wanted <= set(known) else None
-
-
-def require_tracks(folder: RunFolder) -> None:
-    """Refuse a run whose detections have no ids, or those of a try that was cut off.
+def read_tracks(folder: RunFolder) -> TracksFile:
+    """tracks.json; without it the detections have no ids, or those of a try that was cut off.
 
     Raises:
-        NotFoundError: there is no tracks.json.
+        NotFoundError: there is none.
+        RunError: it is damaged.
     """
-    if read_tracks(folder) is None:
+    command = f"run `urbandet track {folder.uri}`"
+    try:
+        remedy = f"To have it written anew, {command}"
+        return read_value(folder.path(TRACKS_NAME), folder.storage, TracksFile, remedy)
+    except NotFoundError:
         raise NotFoundError(
-            f"{folder.uri} has no track ids (no {TRACKS_NAME}): "
-            f"run `urbandet track {folder.uri}` first"
-        )
+            f"{folder.uri} has no track ids (no {TRACKS_NAME}): {command} first"
+        ) from None

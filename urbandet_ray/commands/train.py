@@ -11,8 +11,9 @@ from typing import Any
 from urbandet_ray.config.training import TrainConfig
 from urbandet_ray.errors import ConfigError, NotFoundError
 from urbandet_ray.inference.session import ray_session
-from urbandet_ray.runs.lock import WriterLock
-from urbandet_ray.runs.run_folder import LOCK_NAME, RunFolder, to_json
+from urbandet_ray.json_files import read_value, to_json
+from urbandet_ray.runs.lock import LOCK_NAME, WriterLock
+from urbandet_ray.runs.manifest import TrainingManifest, begin_run
 from urbandet_ray.storage import Storage, absolute_uri, join_uri
 from urbandet_ray.training.checkpoints import BEST, LAST, STATE_NAME
 from urbandet_ray.training.doctor.findings import Finding
@@ -77,11 +78,10 @@ def train(
     planned = plan_run(config, storage)
     on_findings(planned.findings)
     _refuse_errors(planned, config)
-    plan, folder = planned.plan, RunFolder(config.output, storage)
-    with WriterLock(storage, folder.path(LOCK_NAME), "urbandet train") as lock:
-        resumed = folder.begin(_manifest(plan))
-        finished = _read_json(storage, plan.path(DONE_NAME))
-        if finished is not None:
+    plan = planned.plan
+    with WriterLock(storage, plan.path(LOCK_NAME), "urbandet train") as lock:
+        resumed = begin_run(_manifest(plan), plan.run_uri, storage)
+        if _read_file(DONE_NAME, plan):
             return _report(plan, resumed=True)
         _write_settings(planned, storage)
         on_notice({"kind": "plan", "steps": plan.steps, "images": _images_a_step(plan)})
@@ -127,23 +127,22 @@ def _refuse_errors(planned: Planned, config: TrainConfig) -> None:
     )
 
 
-def _manifest(plan: TrainPlan) -> dict[str, Any]:
+def _manifest(plan: TrainPlan) -> TrainingManifest:
     """run.json: what is trained, and fingerprints that a resume must share."""
     settings = plan.config.model_dump(mode="json", exclude=_SAME_RUN_WITHOUT)
     data = [(one.uri, one.version) for one in (*plan.train, *plan.val)]
-    return {
-        "kind": "training",
-        "version": __version__,
-        "labels": {str(key): name for key, name in plan.labels.names.items()},
-        "steps": plan.steps,
-        "settings": settings,
-        "fingerprint": {
+    return TrainingManifest(
+        version=__version__,
+        labels=plan.labels,
+        steps=plan.steps,
+        settings=settings,
+        fingerprint={
             "settings": _digest(settings),
             "pipeline.config": _digest(plan.pipeline and plan.pipeline.to_text()),
             "records": _digest(data),
             "labels": _digest(sorted(plan.labels.names.items())),
         },
-    }
+    )
 
 
 def _digest(value: object) -> str:
@@ -165,8 +164,8 @@ def _images_a_step(plan: TrainPlan) -> int:
 
 
 def _report(plan: TrainPlan, resumed: bool) -> TrainReport:
-    last = _read_json(plan.storage, join_uri(plan.run_uri, LAST, STATE_NAME)) or {}
-    best = _read_json(plan.storage, join_uri(plan.run_uri, BEST, STATE_NAME)) or {}
+    last = _read_file(join_uri(LAST, STATE_NAME), plan)
+    best = _read_file(join_uri(BEST, STATE_NAME), plan)
     return TrainReport(
         run=plan.run_uri,
         steps=int(last.get("step", 0)),
@@ -178,9 +177,10 @@ def _report(plan: TrainPlan, resumed: bool) -> TrainReport:
     )
 
 
-def _read_json(storage: Storage, uri: str) -> dict[str, Any] | None:
+def _read_file(name: str, plan: TrainPlan) -> dict[str, Any]:
+    """A JSON file of the run folder; {} where there is none yet."""
     try:
-        read: dict[str, Any] = json.loads(storage.read_bytes(uri))
+        remedy = "Delete it and repeat the command, which writes it anew"
+        return read_value(plan.path(name), plan.storage, dict[str, Any], remedy)
     except NotFoundError:
-        return None
-    return read
+        return {}

@@ -8,14 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from urbandet_ray.commands.track import require_tracks
+from urbandet_ray.commands.track import read_tracks
 from urbandet_ray.config import VideoConfig
 from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ConfigError, InputError, NotFoundError
 from urbandet_ray.frames import Frame, Image
-from urbandet_ray.label_files import labels_of
 from urbandet_ray.records.images import decode_frame, decode_image
 from urbandet_ray.records.sources import list_sources, read_source
 from urbandet_ray.rendering.annotate import Annotator
@@ -23,6 +21,7 @@ from urbandet_ray.rendering.compare import side_by_side
 from urbandet_ray.rendering.trails import Trails
 from urbandet_ray.rendering.video_writer import VideoWriter
 from urbandet_ray.runs.detections_table import DetectionRow
+from urbandet_ray.runs.manifest import InferenceManifest
 from urbandet_ray.runs.run_folder import RunFolder, chains
 from urbandet_ray.storage import Storage, is_remote
 
@@ -123,27 +122,28 @@ def _drawn(
 ) -> Iterator[Image]:
     """The run's frames at these places, in drive order, with their boxes."""
     if config.tracks:
-        require_tracks(run)
+        read_tracks(run)  # refuses a run without ids
     manifest = run.manifest()
-    draw = manifest["settings"]["draw"]
-    changed = config.score_min not in (None, draw["score_min"]) or config.truth != draw["truth"]
+    draw = manifest.draw
+    changed = config.score_min not in (None, draw.score_min) or config.truth != draw.truth
     changed = changed or config.tracks  # frames are drawn before there are tracks
-    if config.source == "frames" and (changed or not draw["enabled"]):
+    if config.source == "frames" and (changed or not draw.enabled):
         raise ConfigError(
             "the run's annotated frames do not show that: leave out source=frames, so that they "
             "are drawn anew from the run's input"
         )
-    if config.source == "frames" or (config.source == "auto" and draw["enabled"] and not changed):
+    if config.source == "frames" or (config.source == "auto" and draw.enabled and not changed):
         return _from_frames(run, places, storage)
-    return _from_records(run, places, config, storage, _painter(manifest, config))
+    painter = _painter(manifest, config)
+    return _from_records(run, places, config.input or manifest.input, storage, painter)
 
 
-def _painter(manifest: dict[str, Any], config: VideoConfig) -> Painter:
+def _painter(manifest: InferenceManifest, config: VideoConfig) -> Painter:
     """Draws a frame anew; for trails it is given the frames in the order in which they play."""
     score_min = config.score_min
     if score_min is None:
-        score_min = manifest["settings"]["draw"]["score_min"]
-    annotator = Annotator(labels_of(manifest), draw_truth=config.truth, draw_ids=config.tracks)
+        score_min = manifest.draw.score_min
+    annotator = Annotator(manifest.labels, draw_truth=config.truth, draw_ids=config.tracks)
     trails = Trails() if config.tracks else None
 
     def paint(frame: Frame, detections: Detections) -> Image:
@@ -185,11 +185,11 @@ def _fetched_ahead(fetch: Callable[[Place], Image], places: Iterable[Place]) -> 
 def _from_records(
     run: RunFolder,
     places: frozenset[Place],
-    config: VideoConfig,
+    uri: str,
     storage: Storage,
     paint: Painter,
 ) -> Iterator[Image]:
-    uri = config.input or str(run.manifest()["input"])
+    """The frames as `paint` draws them, read again from the run's input at `uri`."""
     try:
         sources = {source.name: source for source in list_sources(uri, storage)}
     except NotFoundError as error:

@@ -22,6 +22,7 @@ from urbandet_ray.config import TrainConfig, load_config
 from urbandet_ray.entrypoints.sagemaker_container import REASON_NAME
 from urbandet_ray.errors import ConfigError, RunError, UrbandetError
 from urbandet_ray.inference.session import ray_session
+from urbandet_ray.json_files import to_json
 from urbandet_ray.launch.needs import processes_of
 from urbandet_ray.launch.nodes import node_kinds
 from urbandet_ray.launch.room import check_room
@@ -31,7 +32,6 @@ from urbandet_ray.launch.sagemaker.hyperparameters import Settings, read_hyperpa
 from urbandet_ray.launch.sagemaker.raynode import wait_for_nodes
 from urbandet_ray.models.archives import unpack
 from urbandet_ray.records.sources import list_sources, read_source
-from urbandet_ray.runs.run_folder import to_json
 from urbandet_ray.storage import Storage, is_remote
 from urbandet_ray.training.doctor.examine import find_data
 

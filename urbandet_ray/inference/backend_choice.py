@@ -28,6 +28,7 @@ from urbandet_ray.inference.job import InferJob
 from urbandet_ray.inference.preparation import detector_loader, device_of, make_job
 from urbandet_ray.inference.session import ray_session
 from urbandet_ray.inference.tuning import GPU_BATCHES, TRIAL_FRAMES, Trial, Tuning, tune
+from urbandet_ray.json_files import read_value, to_json
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.model_files import local_model
 from urbandet_ray.models.network.facts import NetworkFacts, is_network, read_facts
@@ -35,7 +36,8 @@ from urbandet_ray.models.network.runtimes import computes_in
 from urbandet_ray.models.shipped import SHIPPED_URI
 from urbandet_ray.records.images import decode_frame
 from urbandet_ray.records.sources import Record, Source, read_source
-from urbandet_ray.runs.run_folder import BACKEND_NAME, RunFolder, to_json
+from urbandet_ray.runs.manifest import BACKEND_NAME, MANIFEST_NAME
+from urbandet_ray.runs.run_folder import RunFolder
 from urbandet_ray.storage import Storage, join_uri
 from urbandet_ray.tables import text_table
 
@@ -144,7 +146,7 @@ def choose_backend(
 
 def keep_choice(choice: Choice, folder: RunFolder) -> None:
     """Write backend.json, unless a run is in the folder already."""
-    if not folder.storage.exists(folder.path("run.json")):
+    if not folder.storage.exists(folder.path(MANIFEST_NAME)):
         folder.storage.write_bytes(folder.path(BACKEND_NAME), to_json(asdict(choice)))
 
 
@@ -222,14 +224,11 @@ def _exports(uri: str, storage: Storage) -> Iterator[tuple[str, tuple[dict[str, 
 
 def _kept(folder: RunFolder, asked: dict[str, Any]) -> Choice | None:
     """The run folder's choice; None where there is none and no run."""
+    place, remedy = folder.path(BACKEND_NAME), "Delete it to measure again"
     try:
-        kept = Choice(**json.loads(folder.storage.read_bytes(folder.path(BACKEND_NAME))))
-    except (ValueError, TypeError) as error:
-        raise ConfigError(
-            f"{folder.path(BACKEND_NAME)} is damaged ({error}): delete it to measure again"
-        ) from error
+        kept = read_value(place, folder.storage, Choice, remedy)
     except NotFoundError:
-        if folder.storage.exists(folder.path("run.json")):
+        if folder.storage.exists(folder.path(MANIFEST_NAME)):
             raise ConfigError(
                 f"the run in {folder.uri} was started without backend=auto: leave it out to "
                 "resume, or choose another output folder"
@@ -237,7 +236,7 @@ def _kept(folder: RunFolder, asked: dict[str, Any]) -> Choice | None:
         return None
     if kept.asked == asked:
         return kept
-    if folder.storage.exists(folder.path("run.json")):
+    if folder.storage.exists(folder.path(MANIFEST_NAME)):
         others = {key for key in asked if kept.asked.get(key) != asked[key]}
         told = "; ".join(f"{key} {kept.asked.get(key)}, not {asked[key]}" for key in sorted(others))
         raise ConfigError(

@@ -25,6 +25,7 @@ from urbandet_ray.models.loader import (
 from urbandet_ray.models.shipped import SHIPPED_URI
 from urbandet_ray.models.tiles import load_tiled
 from urbandet_ray.records.sources import Source
+from urbandet_ray.runs.manifest import InferenceManifest
 from urbandet_ray.storage import Storage, absolute_uri, is_remote
 from urbandet_ray.version import __version__
 
@@ -133,7 +134,7 @@ def make_manifest(
     storage: Storage,
     labels: LabelMap,
     sources: Sequence[Source],
-) -> dict[str, Any]:
+) -> InferenceManifest:
     """run.json: the same settings over the same input give the same bytes.
 
     Tiles and reduced_decode stand in it where they are on; else nothing says that they could be.
@@ -145,20 +146,20 @@ def make_manifest(
         parts.add("reduced_decode")
     results = config.model_dump(include=parts, mode="json")
     listing = [[s.name, s.kind, s.size_bytes, s.version] for s in sources]
-    return {
-        "urbandet_ray": __version__,
-        "input": config.input,
-        "model": config.model.model_dump(mode="json"),
-        "labels": {str(class_id): name for class_id, name in labels.names.items()},
-        "settings": results,
-        "sources": len(sources),
-        "size_bytes": sum(source.size_bytes for source in sources),
-        "fingerprint": {
+    return InferenceManifest(
+        version=__version__,
+        input=config.input,
+        model=config.model.model_dump(mode="json"),
+        labels=labels,
+        settings=results,
+        sources=len(sources),
+        size_bytes=sum(source.size_bytes for source in sources),
+        fingerprint={
             "model": model_fingerprint(config.model, storage),
             "settings": _hash([results, dict(labels.names)]),
             "input": _hash(listing),
         },
-    }
+    )
 
 
 def _hash(value: object) -> str:

@@ -112,7 +112,7 @@ def rows_from_parquet(data: bytes, source: str) -> Iterator[DetectionRow]:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{source} is damaged or no Parquet file ({len(data)} bytes): {error}. "
-            "Remove it and resume the run: its shard is then done again"
+            "Delete its marker in commit/ and resume the run: its shard is then done again"
         ) from error
     return _rows(table, source)
 
@@ -206,7 +206,8 @@ def _list_columns(table: pa.Table, source: str) -> tuple[list[int], list[NDArray
             bad = int(np.argmax(np.diff(limits[0]) != np.diff(other)))
             raise InputError(
                 f"{source}: row {bad} has {np.diff(limits[0])[bad]} boxes but "
-                f"{np.diff(other)[bad]} {name}. Remove the file and resume the run"
+                f"{np.diff(other)[bad]} {name}. "
+                "Delete its marker in commit/ and resume the run"
             )
     flat = [column.flatten() for column in lists]
     boxes = flat[0].flatten().to_numpy().reshape(-1, 4)
@@ -214,6 +215,6 @@ def _list_columns(table: pa.Table, source: str) -> tuple[list[int], list[NDArray
     if not (np.isfinite(boxes).all() and np.isfinite(values[1]).all()):
         raise InputError(
             f"{source} holds boxes or scores that are not finite numbers. "
-            "Remove the file and resume the run"
+            "Delete its marker in commit/ and resume the run"
         )
     return limits[0].tolist(), values

@@ -24,6 +24,8 @@ from typing import Any
 from urbandet_ray.errors import AccessError, ConflictError, NotFoundError, RunError, StorageError
 from urbandet_ray.storage.files import Storage
 
+LOCK_NAME = "writer.json"
+
 _CLAIM_TRIES = 5
 _log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """The run folder of an inference: where each file stands, and what makes a shard count as done.
 
-    run.json                          what was run, with its fingerprint
+    run.json                          what was run, with its fingerprint (runs/manifest.py)
     detections/SHARD.parquet          a row a frame
     frames/SOURCE/000012.jpg          annotated frames
     dead_letter/SHARD.jsonl, *.bin    records that could not be used: where, why, raw bytes
@@ -17,18 +17,18 @@ bytes. Readers start from the markers (the completion marker of datatrove's exec
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from urbandet_ray.errors import NotFoundError, RunError
+from urbandet_ray.json_files import read_value, to_json
 from urbandet_ray.runs.detections_table import DetectionRow, rows_from_parquet
+from urbandet_ray.runs.manifest import InferenceManifest, read_manifest
 from urbandet_ray.storage.files import Storage, join_uri
 
-FORMAT = 1
-LOCK_NAME, TRACKS_NAME, BACKEND_NAME = "writer.json", "tracks.json", "backend.json"
+TRACKS_NAME = "tracks.json"
+
+_RESUME = "Repeat the `urbandet infer` command"
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,10 @@ class Marker:
     detections: int
     dead_letters: int
 
+    def __post_init__(self) -> None:
+        if self.first_index < 0 or self.next_index < self.first_index + (not self.last):
+            raise ValueError("records in order, from first_index to a higher next_index")
+
 
 def shard_name(source: str, first_index: int) -> str:
     """Name of the shard of `source` that starts at record `first_index`."""
@@ -81,66 +85,14 @@ class RunFolder:
         """URI of an annotated frame."""
         return f"{self.path('frames', source)}/{index:06d}.jpg"
 
-    def manifest(self) -> dict[str, Any]:
-        """run.json of an existing run.
+    def manifest(self) -> InferenceManifest:
+        """run.json of the inference that is in this folder.
 
         Raises:
-            NotFoundError: there is no run in this folder.
-            RunError: run.json is damaged or of another version of this package.
+            NotFoundError: there is no run here.
+            RunError: run.json is damaged, or tells of a training.
         """
-        try:
-            text = self.storage.read_bytes(self.path("run.json"))
-        except NotFoundError:
-            raise NotFoundError(
-                f"{self.uri} is not a run folder: it has no run.json. "
-                "Give the folder that `urbandet infer --out` wrote"
-            ) from None
-        try:
-            manifest: dict[str, Any] = json.loads(text)
-        except ValueError:
-            raise RunError(f"{self.path('run.json')} is damaged: it is not JSON") from None
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise RunError(f"{self.path('run.json')} is not a run of this version's format")
-        return manifest
-
-    def begin(self, manifest: Mapping[str, Any]) -> bool:
-        """Start a run here, or go on with the one that is here.
-
-        Args:
-            manifest: with `fingerprint` {part: hash}; equal parts make it the same run.
-
-        Returns:
-            True where an earlier try is resumed.
-
-        Raises:
-            RunError: the folder holds another run, or files that are no run at all.
-        """
-        try:
-            existing = self.manifest()
-        except NotFoundError:
-            early = (self.path(LOCK_NAME), self.path(BACKEND_NAME))
-            stray = next((f.uri for f in self._own_files() if f.uri not in early), None)
-            if stray is not None:
-                raise RunError(
-                    f"{self.uri} is not empty and not a run ({stray} is in it): "
-                    "choose another output folder"
-                ) from None
-            self.storage.write_bytes(self.path("run.json"), to_json({"format": FORMAT, **manifest}))
-            return False
-        ours, theirs = manifest["fingerprint"], existing["fingerprint"]
-        other = sorted(part for part in ours if ours[part] != theirs.get(part))
-        if other:
-            raise RunError(
-                f"{self.uri} holds a run with another {', '.join(other)}: "
-                "choose another output folder, or repeat the settings in its run.json to resume it"
-            )
-        return True
-
-    def _own_files(self) -> Iterator[Any]:
-        try:
-            yield from self.storage.list_files(self.uri)
-        except NotFoundError:
-            return
+        return read_manifest(self.uri, self.storage, InferenceManifest)
 
     def commit(self, marker: Marker) -> None:
         """Make a shard count. All its files must have been written."""
@@ -155,9 +107,15 @@ class RunFolder:
         except NotFoundError:
             return []
         with ThreadPoolExecutor(16) as pool:
-            texts = pool.map(self.storage.read_bytes, files)
-            markers = [Marker(**json.loads(text)) for text in texts]
+            markers = list(pool.map(self._marker, files))
         return sorted(markers, key=lambda m: (m.source_order, m.first_index))
+
+    def _marker(self, uri: str) -> Marker:
+        remedy = f"Delete it and resume the run ({_RESUME}): its shard is then done again"
+        marker = read_value(uri, self.storage, Marker, remedy)
+        if uri.rpartition("/")[2] != f"{marker.shard}.json":
+            raise RunError(f"{uri} is no marker of its name: it says {marker.shard}. {remedy}")
+        return marker
 
     def finished_markers(self) -> list[Marker]:
         """All shards of a run that is done, in drive order.
@@ -166,20 +124,30 @@ class RunFolder:
             NotFoundError: there is no run here.
             RunError: it is not done: figures and videos of a part would pass for the whole.
         """
-        sources = self.manifest()["sources"]
+        sources = self.manifest().sources
         markers = self.markers()
         open_sources = unfinished_sources(markers, sources)
         if open_sources:
             raise RunError(
                 f"{self.uri} is not finished: {open_sources} of {sources} files are not fully "
-                "committed. Repeat the `urbandet infer` command, it resumes"
+                f"committed. {_RESUME}, it resumes"
             )
         return markers
 
     def rows(self, marker: Marker) -> list[DetectionRow]:
-        """Detections of a committed shard, a row a frame, in record order."""
+        """Detections of a committed shard, a row a frame, in record order.
+
+        Raises:
+            NotFoundError, InputError: its file is gone or damaged.
+        """
         uri = self.detections_uri(marker.shard)
-        return list(rows_from_parquet(self.storage.read_bytes(uri), uri))
+        try:
+            return list(rows_from_parquet(self.storage.read_bytes(uri), uri))
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"{error}: the detections of a committed shard are gone. Delete "
+                f"{self.path('commit', f'{marker.shard}.json')} and resume the run"
+            ) from None
 
 
 def unfinished_sources(markers: list[Marker], sources: int) -> int:
@@ -199,8 +167,3 @@ def chains(markers: list[Marker]) -> dict[str, dict[int, Marker]]:
     for marker in markers:
         table.setdefault(marker.source, {})[marker.first_index] = marker
     return table
-
-
-def to_json(value: object) -> bytes:
-    """JSON bytes that are the same for the same value."""
-    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()

@@ -1,0 +1,274 @@
+"""run.json: what a run folder holds, said once, before anything else is written there.
+
+An inference's and a training's folder each have one, told apart by `kind`. Its fingerprint decides
+whether a later try resumes the run or is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import PlainValidator
+
+from urbandet_ray.config.inference import DrawConfig
+from urbandet_ray.errors import ConfigError, LabelError, NotFoundError, RunError
+from urbandet_ray.json_files import parse_value, to_json
+from urbandet_ray.labels import LabelMap
+from urbandet_ray.runs.lock import LOCK_NAME
+from urbandet_ray.runs.strangers import describe_place
+from urbandet_ray.storage.files import Storage, join_uri
+
+MANIFEST_NAME, BACKEND_NAME = "run.json", "backend.json"
+FORMAT = 1
+
+_REMEDY = "Restore it from a copy, or repeat the run with another output folder"
+
+
+_KINDS = Literal["inference", "training"]
+
+
+def _read_labels(given: object) -> LabelMap:
+    if isinstance(given, LabelMap):
+        return given
+    if not isinstance(given, dict):
+        raise ValueError("an object of class ids and names")
+    try:
+        return LabelMap({int(class_id): name for class_id, name in given.items()})
+    except (LabelError, ValueError) as error:
+        raise ValueError(f"class ids and names ({error})") from None
+
+
+Labels = Annotated[LabelMap, PlainValidator(_read_labels)]
+
+
+@dataclass(frozen=True)
+class InferenceManifest:
+    """What an inference ran.
+
+    Attributes:
+        version: of this package.
+        input: where the records were.
+        model: the config's model section.
+        labels: the classes of its detections.
+        settings: the parts of the config that decide its results.
+        sources, size_bytes: how many files there were, and their sizes together.
+        fingerprint: hashes of model, settings and input.
+    """
+
+    kind: ClassVar[_KINDS] = "inference"
+
+    version: str
+    input: str
+    model: dict[str, Any]
+    labels: Labels
+    settings: dict[str, Any]
+    sources: int
+    size_bytes: int
+    fingerprint: dict[str, str]
+
+    def __post_init__(self) -> None:
+        _ = self.draw, self.score_min  # a run.json that lacks them is refused when it is read
+
+    @property
+    def draw(self) -> DrawConfig:
+        """How its frames were drawn."""
+        if not isinstance(self.settings.get("draw"), dict):
+            raise ValueError("settings that hold a draw section")
+        known = {k: v for k, v in self.settings["draw"].items() if k in DrawConfig.model_fields}
+        try:
+            return DrawConfig(**known)
+        except (ConfigError, ValueError):
+            raise ValueError("a draw section with values of DrawConfig") from None
+
+    @property
+    def score_min(self) -> float:
+        """Detections below this were dropped."""
+        score = self.model.get("score_min")
+        if not isinstance(score, int | float) or isinstance(score, bool):
+            raise ValueError("a model section with a number as score_min")
+        return float(score)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of run.json."""
+        return {
+            "format": FORMAT,
+            "kind": self.kind,
+            "urbandet_ray": self.version,
+            "input": self.input,
+            "model": self.model,
+            "labels": _label_dict(self.labels),
+            "settings": self.settings,
+            "sources": self.sources,
+            "size_bytes": self.size_bytes,
+            "fingerprint": self.fingerprint,
+        }
+
+
+@dataclass(frozen=True)
+class TrainingManifest:
+    """What a training trains.
+
+    Attributes:
+        version: of this package.
+        labels: its classes.
+        steps: optimizer steps of the whole run.
+        settings: the parts of the config that decide its results.
+        fingerprint: hashes of settings, pipeline.config, records and labels.
+    """
+
+    kind: ClassVar[_KINDS] = "training"
+
+    version: str
+    labels: Labels
+    steps: int
+    settings: dict[str, Any]
+    fingerprint: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of run.json."""
+        return {
+            "format": FORMAT,
+            "kind": self.kind,
+            "version": self.version,
+            "labels": _label_dict(self.labels),
+            "steps": self.steps,
+            "settings": self.settings,
+            "fingerprint": self.fingerprint,
+        }
+
+
+Manifest = InferenceManifest | TrainingManifest
+Kind = TypeVar("Kind", InferenceManifest, TrainingManifest)
+
+_WRITERS = {"inference": "urbandet infer", "training": "urbandet train"}
+_INSTEAD = {
+    "training": (
+        "export what it trained (`urbandet export {uri}`), run that (`urbandet infer --model "
+        "EXPORT --out RUN`), and give RUN here. The training's own mAP is in its metrics.jsonl"
+    ),
+    "inference": (
+        "give the folder that `urbandet train --out` wrote; the model that this inference ran is "
+        "named under model.uri in its run.json"
+    ),
+}
+
+
+def read_manifest(uri: str, storage: Storage, kind: type[Kind]) -> Kind:
+    """run.json of a run folder of the kind that the caller can work with.
+
+    Args:
+        uri: the run folder; local or s3://.
+        storage: opens it.
+        kind: InferenceManifest or TrainingManifest.
+
+    Raises:
+        NotFoundError: there is no run.json; the message says what is there instead.
+        RunError: run.json is damaged, of another program, of another version's format, or tells of
+            a run of the other kind.
+    """
+    found = find_manifest(uri, storage)
+    if found is None:
+        raise NotFoundError(
+            f"{uri} is not a run folder: it has no {MANIFEST_NAME}; {describe_place(uri, storage)}."
+            f" Give the folder that `{_WRITERS[kind.kind]} --out` wrote"
+        )
+    if not isinstance(found, kind):
+        raise RunError(
+            f"{uri} holds {_a(found.kind)}, expected {_a(kind.kind)}: "
+            f"{_INSTEAD[found.kind].format(uri=uri)}"
+        )
+    return found
+
+
+def find_manifest(uri: str, storage: Storage) -> Manifest | None:
+    """run.json of a run folder of either kind; None where there is none.
+
+    Raises:
+        RunError: run.json is damaged, of another program or of another version's format.
+    """
+    place = join_uri(uri, MANIFEST_NAME)
+    try:
+        text = storage.read_bytes(place)
+    except NotFoundError:
+        return None
+    try:
+        data = json.loads(text)
+    except ValueError as error:  # also for bytes that are no text
+        raise RunError(f"{place} is damaged: it is no whole JSON ({error}). {_REMEDY}") from None
+    if not isinstance(data, dict):
+        got = "a list" if isinstance(data, list) else json.dumps(data)[:40]
+        raise RunError(f"{place} is damaged: it is {got}, expected an object. {_REMEDY}")
+    return _parse(data, place)
+
+
+def begin_run(manifest: Manifest, uri: str, storage: Storage) -> bool:
+    """Start a run in a folder, or resume the one that is there.
+
+    Returns:
+        True where an earlier try is resumed.
+
+    Raises:
+        RunError: the folder holds another run, or files that are no run at all.
+    """
+    existing = find_manifest(uri, storage)
+    if existing is None:
+        _refuse_strangers(uri, storage)
+        storage.write_bytes(join_uri(uri, MANIFEST_NAME), to_json(manifest.to_dict()))
+        return False
+    if existing.kind != manifest.kind:
+        raise RunError(
+            f"{uri} holds {_a(existing.kind)}, and this is {_a(manifest.kind)}: "
+            "choose another output folder"
+        )
+    ours, theirs = manifest.fingerprint, existing.fingerprint
+    other = sorted(part for part in ours if ours[part] != theirs.get(part))
+    if other:
+        raise RunError(
+            f"{uri} holds a run with another {', '.join(other)}: "
+            "choose another output folder, or repeat the settings in its run.json to resume it"
+        )
+    return True
+
+
+def _parse(data: dict[str, Any], place: str) -> Manifest:
+    if "format" not in data or not ({"fingerprint", "kind"} & set(data)):
+        raise RunError(
+            f"{place} was not written by urbandet: it has no format and no fingerprint. Give the "
+            "folder that `urbandet infer --out` or `urbandet train --out` wrote"
+        )
+    if data["format"] != FORMAT:
+        raise RunError(
+            f"{place} is not a run of this version's format: it has format {data['format']!r}, "
+            f"expected {FORMAT}. Use the version of urbandet_ray that wrote it"
+        )
+    kind = data.get("kind", "inference")  # an inference did not say it in version 0.1.0
+    if kind not in _WRITERS:
+        known = " or ".join(_WRITERS)
+        raise RunError(f"{place} is damaged: its kind is {kind!r}, expected {known}. {_REMEDY}")
+    if kind == "training":
+        return parse_value(to_json(data), place, TrainingManifest, _REMEDY)
+    given = data | {"version": data.get("urbandet_ray")}
+    return parse_value(to_json(given), place, InferenceManifest, _REMEDY)
+
+
+def _label_dict(labels: LabelMap) -> dict[str, str]:
+    return {str(class_id): name for class_id, name in labels.names.items()}
+
+
+def _refuse_strangers(uri: str, storage: Storage) -> None:
+    """What is written before run.json may be there; anything else is somebody's."""
+    early = {join_uri(uri, name) for name in (LOCK_NAME, BACKEND_NAME)}
+    try:
+        stray = next((f.uri for f in storage.list_files(uri) if f.uri not in early), None)
+    except NotFoundError:
+        return
+    if stray is not None:
+        raise RunError(
+            f"{uri} is not empty and not a run ({stray} is in it): choose another output folder"
+        )
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} run"
