@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from urbandet_ray.config import RayConfig
 from urbandet_ray.detections import Detections
 from urbandet_ray.frames import Image
 from urbandet_ray.inference.job import InferJob
@@ -64,7 +65,7 @@ def main(by: str, records: str, run: str, timeline: str) -> None:
     storage = PacedStorage()
     job = InferJob(run, storage, Accelerator, STREET_LABELS, draw=False)
     begun = time.time()
-    with ray_session("auto"):
+    with ray_session(RayConfig(address="auto")):
         result = run_inference(
             job,
             list_sources(records, storage),

@@ -147,6 +147,7 @@ def run_pipeline(
 ) -> dict:
     """One pipeline run in this process; what it measured."""
     from urbandet_ray.commands.infer import pace
+    from urbandet_ray.config import RayConfig
     from urbandet_ray.inference.job import InferJob
     from urbandet_ray.inference.pipeline import run_inference
     from urbandet_ray.inference.pool import ActorPool
@@ -164,7 +165,7 @@ def run_pipeline(
     )
     pool = ActorPool(shards_in_flight=2 if threads else 1)
     begin = time.time()
-    with ray_session():
+    with ray_session(RayConfig()):
         sources = list_sources(str(records), storage)
         result = run_inference(job, sources, fitting_rule(sources, 32 << 20), pool)
     wall = time.time() - begin

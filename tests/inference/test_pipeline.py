@@ -11,7 +11,9 @@ def test_an_address_where_nothing_listens_is_said_at_once() -> None:
         held.bind(("127.0.0.1", 0))  # bound, not listening: nobody else gets the port either
         address = f"127.0.0.1:{held.getsockname()[1]}"
         code = (
-            f"from urbandet_ray.inference.session import ray_session as r\nwith r({address!r}): 0"
+            "from urbandet_ray.config import RayConfig as C\n"
+            "from urbandet_ray.inference.session import ray_session as r\n"
+            f"with r(C(address={address!r})): 0"
         )
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60

@@ -179,11 +179,7 @@ def bench(
     removed = tempfile.TemporaryDirectory(prefix="urbandet-bench-")
     with removed if scratch is None else nullcontext(scratch) as folder:
         runs = [_ModelRun(config, uri, Path(folder) / str(i)) for i, uri in enumerate(models)]
-        with ray_session(
-            config.ray.address,
-            num_cpus=config.ray.num_cpus,
-            object_store_mb=config.ray.object_store_mb,
-        ):
+        with ray_session(config.ray):
             for run in runs:
                 run.begin(say)
             for number in range(rounds):

@@ -192,11 +192,7 @@ def _run(
     stale = folder.path(TRACKS_NAME)
     if left and folder.storage.exists(stale):  # shards that are done anew have no ids
         folder.storage.delete(stale)
-    session = ray_session(
-        config.ray.address,
-        num_cpus=config.ray.num_cpus,
-        object_store_mb=config.ray.object_store_mb,
-    )
+    session = ray_session(config.ray)
     with session if left else nullcontext():  # a finished run needs no cluster
         return run_inference(
             job,

@@ -7,7 +7,7 @@ import platform
 import shlex
 from typing import TYPE_CHECKING
 
-from urbandet_ray.config import StorageConfig, TrainConfig
+from urbandet_ray.config import RayConfig, StorageConfig, TrainConfig
 from urbandet_ray.errors import ConfigError, MissingExtraError, UrbandetError
 from urbandet_ray.inference.session import ray_session, store_mb
 from urbandet_ray.launch.buckets import minimal_policy
@@ -133,15 +133,14 @@ def _look(config: RunConfig, address: str | None) -> tuple[list[NodeFacts], list
     wants_gpus = need is not None and bool(need.bundle.get("GPU"))
     more = {"gpus": wants_gpus, "tensorflow": gpus_compute(config), "folder": _cache(config)}
     if address is not None:
-        with ray_session(address):
+        with ray_session(RayConfig(address=address)):
             nodes = look_everywhere(places, options, **more)
             kinds, unseen = node_kinds()
             room = [check_room(need, kinds, can_grow_unseen=unseen)] if need is not None else []
         return nodes, room
-    ray_config = getattr(config, "ray", None)
-    cpus = ray_config.num_cpus if ray_config is not None else None
-    store = (ray_config.object_store_mb or store_mb(cpus)) if ray_config is not None else 0
-    here = look_here(cpus, store, places, options, **more)
+    own: RayConfig | None = getattr(config, "ray", None)
+    store = store_mb(own) if own is not None else 0
+    here = look_here(own.num_cpus if own is not None else None, store, places, options, **more)
     kinds = [NodeKind("this machine", here.resources, 1, 1)]
     room = [check_room(need, kinds, can_grow_unseen=False)] if need is not None else []
     return [here], room

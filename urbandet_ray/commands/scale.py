@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from urbandet_ray.commands.submit import follow_job
+from urbandet_ray.config import RayConfig
 from urbandet_ray.inference.session import ray_session
 from urbandet_ray.launch.jobs import Jobs, Say
 from urbandet_ray.launch.order import Order, check_working_dir
@@ -30,7 +31,7 @@ def scale_here(
     Raises:
         RunError: no cluster answers, or it can never make so many.
     """
-    with ray_session(address):
+    with ray_session(RayConfig(address=address)):
         if gpu_workers is None and cpu_workers is None:
             say(standing().to_text())
             return

@@ -90,11 +90,7 @@ def train(
             lock.check()
             on_notice(notice)
 
-        session = ray_session(
-            config.ray.address,
-            num_cpus=config.ray.num_cpus,
-            object_store_mb=config.ray.object_store_mb,
-        )
+        session = ray_session(config.ray)
         with session:
             run_workers(plan, watch)
         report = _report(plan, resumed)

@@ -18,7 +18,7 @@ from typing import Any
 from urbandet_ray.commands.display import show_findings, train_progress
 from urbandet_ray.commands.export import export
 from urbandet_ray.commands.train import TrainReport, train
-from urbandet_ray.config import TrainConfig, load_config
+from urbandet_ray.config import RayConfig, TrainConfig, load_config
 from urbandet_ray.entrypoints.sagemaker_container import REASON_NAME
 from urbandet_ray.errors import ConfigError, RunError, UrbandetError
 from urbandet_ray.inference.session import ray_session
@@ -43,7 +43,7 @@ def main() -> int:
     reason.unlink(missing_ok=True)
     try:
         settings = read_hyperparameters(container.hyperparameters)
-        with ray_session():
+        with ray_session(RayConfig()):
             gpus = wait_for_nodes(len(container.hosts))
             config = make_config(container, settings, gpus)
             refuse_too_many(config)

@@ -113,11 +113,7 @@ def choose_backend(
     found = candidates(config.model.uri, storage)
     say(f"measuring {', '.join(found.uris) or 'nothing'}: once, some minutes")
     jobs = {name: partial(_job, config, uri, storage, labels) for name, uri in found.uris.items()}
-    with ray_session(
-        config.ray.address,
-        num_cpus=config.ray.num_cpus,
-        object_store_mb=config.ray.object_store_mb,
-    ):
+    with ray_session(config.ray):
         tuning = tune(
             jobs,
             _sample(sources, storage, config),

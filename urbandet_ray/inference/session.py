@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from urbandet_ray.chatter import lower_log_level, stderr_held
+from urbandet_ray.config import RayConfig
 from urbandet_ray.errors import RunError
 
 REACH_TIMEOUT_S = 10.0
@@ -27,27 +28,20 @@ _WITHOUT_REPORTS = {
 reader that pauses would be stopped after a second and cost another second of CPU to start again."""
 
 
-def store_mb(num_cpus: int | None = None) -> int:
-    """Object store for so many cores; None is this machine's.
+def store_mb(config: RayConfig) -> int:
+    """Object store of a Ray of its own: as the config says, else for so many cores.
 
     Ray Data fills half of it, and up to four shards of 8 MB are with an actor or on their way to
     it: of 8 GPU actors on 16 cores, 256 MB kept half idle.
     """
-    return max(256, 64 * (num_cpus or os.cpu_count() or 1))
+    return config.object_store_mb or max(256, 64 * (config.num_cpus or os.cpu_count() or 1))
 
 
 @contextmanager
-def ray_session(
-    address: str | None = None, *, num_cpus: int | None = None, object_store_mb: int | None = None
-) -> Iterator[None]:
+def ray_session(config: RayConfig) -> Iterator[None]:
     """Connect to Ray, or start one, for as long as the block runs.
 
     A Ray that this process is connected to already is used and left running.
-
-    Args:
-        address: `auto` or host:port; None is RAY_ADDRESS where set, else a Ray of its own.
-        num_cpus: cores of the Ray it starts; None is all.
-        object_store_mb: object store of the Ray it starts; None is `store_mb`.
 
     Raises:
         RunError: no cluster answers at the address.
@@ -61,12 +55,12 @@ def ray_session(
     if ray.is_initialized():
         yield
         return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     own: dict[str, Any] = {}
     if address == "local":
         own = {
-            "num_cpus": num_cpus,
-            "object_store_memory": (object_store_mb or store_mb(num_cpus)) << 20,
+            "num_cpus": config.num_cpus,
+            "object_store_memory": store_mb(config) << 20,
             "include_dashboard": False,
             "_system_config": _WITHOUT_REPORTS,
         }
