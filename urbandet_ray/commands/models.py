@@ -19,6 +19,7 @@ from urbandet_ray.models.zoo import (
 )
 from urbandet_ray.storage import Storage
 from urbandet_ray.storage.download import Progress
+from urbandet_ray.tables import text_table
 
 _MB = 1_000_000
 _LINE_EVERY_S = 2.0
@@ -37,16 +38,11 @@ def list_models() -> str:
         )
         for model in zoo_models()
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:-1], widths[1:-1]), row[-1]])
-        for row in rows
-    ]
     note = (
         "mAP of boxes on COCO 2017 and speed are the zoo's own figures, archive sizes it does not "
         "publish; * is fetched already"
     )
-    return "\n".join([*lines, "", note])
+    return f"{text_table(rows, 'lrrrl')}\n\n{note}"
 
 
 def show_model(name: str) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from urbandet_ray.tables import text_table
+
 Figure = float | None
 """In [0, 1]; None where there is no truth to measure against."""
 
@@ -95,21 +97,13 @@ class Metrics:
         class_head = ["class", "truth", "detections", "AP", "AP50", f"AR{self.max_detections}"]
         class_head += [f"AP {name}" for name in self.by_size]
         return "\n\n".join(
-            [head, _table([["size", "AP", "AR"], *size_rows]), _table([class_head, *class_rows])]
+            [
+                head,
+                text_table([["size", "AP", "AR"], *size_rows]),
+                text_table([class_head, *class_rows]),
+            ]
         )
 
 
 def _show(figure: Figure) -> str:
     return "-" if figure is None else f"{figure:.3f}"
-
-
-def _table(rows: list[list[str]]) -> str:
-    """Columns wide as their widest cell; the first to the left, figures to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )

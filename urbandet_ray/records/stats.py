@@ -17,6 +17,7 @@ from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.images import image_size
 from urbandet_ray.records.sources import list_sources, read_source
 from urbandet_ray.storage import Storage
+from urbandet_ray.tables import text_table
 
 SMALL_PX2, LARGE_PX2 = 32.0**2, 96.0**2
 """COCO's bounds of small, medium and large boxes (cocoeval.Params)."""
@@ -95,18 +96,17 @@ class DataStatistics:
             f"boxes a frame: {least:g} least, {median:g} median, {most:g} most",
         ]
         if self.classes:
-            lines.append(
-                f"{'id':>4} {'class':<16} {'boxes':>8} {'frames':>7} {'small':>7} {'medium':>7} "
-                f"{'large':>7}  side px p10/50/90   aspect p10/50/90"
-            )
-        for one in self.classes:
-            sides = "/".join(f"{side:.0f}" for side in one.sides_px)
-            ratios = "/".join(f"{ratio:.2f}" for ratio in one.aspect_ratios)
-            lines.append(
-                f"{one.class_id:>4} {one.name:<16} {one.boxes:>8} {one.frames:>7} {one.small:>7} "
-                f"{one.medium:>7} {one.large:>7}  {sides:<18} {ratios}"
-            )
+            heads = ["id", "class", "boxes", "frames", "small", "medium", "large"]
+            heads += ["side px p10/50/90", "aspect p10/50/90"]
+            lines.append(text_table([heads, *map(_row, self.classes)], "rlrrrrrll"))
         return "\n".join(lines)
+
+
+def _row(one: ClassStatistics) -> list[str]:
+    counts = (one.boxes, one.frames, one.small, one.medium, one.large)
+    sides = "/".join(f"{side:.0f}" for side in one.sides_px)
+    ratios = "/".join(f"{ratio:.2f}" for ratio in one.aspect_ratios)
+    return [str(one.class_id), one.name, *map(str, counts), sides, ratios]
 
 
 def statistics(

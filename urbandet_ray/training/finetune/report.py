@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.classes import ModelLabels
+from urbandet_ray.tables import text_table
 
 
 @dataclass(frozen=True)
@@ -60,19 +61,13 @@ class FineTuneReport:
     def to_text(self) -> str:
         """A line of totals, one a part, one a class."""
         total = f"{self.copied} variables copied, {self.mapped} mapped, {self.random} left random"
-        width = max((len(part.part) for part in self.parts), default=0)
         rows = [
-            f"  {part.part.ljust(width)}  {part.copied:4d} copied {part.mapped:3d} mapped "
-            f"{part.random:4d} random"
-            for part in self.parts
+            (one.part, f"{one.copied} copied", f"{one.mapped} mapped", f"{one.random} random")
+            for one in self.parts
         ]
-        return "\n".join(
-            [
-                f"fine-tuning from {self.checkpoint} ({self.kind}): {total}",
-                *rows,
-                *(f"  {line}" for line in self.classes),
-            ]
-        )
+        below = [*text_table(rows).splitlines(), *self.classes]
+        head = f"fine-tuning from {self.checkpoint} ({self.kind}): {total}"
+        return "\n".join([head, *(f"  {line}" for line in below)])
 
 
 def class_lines(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.models.odapi import open_odapi
+from urbandet_ray.tables import text_table
 
 EVERY_STEPS = 50
 """Steps between two choices of what is zero."""
@@ -196,9 +197,10 @@ def _prunable(variables: Sequence[Any], sparsity: float) -> list[Any]:
 
 def report_text(layers: Sequence[LayerSparsity]) -> str:
     """A table for people, and the whole in its last line."""
-    rows = [f"{one.sparsity:7.1%}  {one.size:>11,}  {one.name}" for one in layers]
-    total = f"{overall_sparsity(layers):7.1%}  {sum(one.size for one in layers):>11,}"
-    return "\n".join([*rows, f"{total}  all pruned kernels"])
+    rows = [(f"{one.sparsity:.1%}", f"{one.size:,}", one.name) for one in layers]
+    size = sum(one.size for one in layers)
+    total = (f"{overall_sparsity(layers):.1%}", f"{size:,}", "all pruned kernels")
+    return text_table([*rows, total], "rrl")
 
 
 def to_bfloat16(weights: NDArray[np.float32]) -> NDArray[np.float32]:
