@@ -88,6 +88,7 @@ def test_a_shard_under_way_counts_in_part() -> None:
 
 
 def test_one_shard_an_actor_counts_whole() -> None:
+    """Where each actor had one alone there is no later one: all frames over the whole time."""
     pace, counted = warm_pace([shard(1, 0, 2), shard(2, 1, 2)])
     assert (pace, len(counted)) == (10, 2)
 
@@ -172,6 +173,7 @@ def test_what_cannot_be_measured_is_refused(
     error: type[Exception],
     message: str,
 ) -> None:
+    """By a message, before anything runs."""
     without_ray.setattr(module, "run_inference", Runs([]))
     with pytest.raises(error, match=message):
         bench(config_of(photos(tmp_path / "data")), models, **settings)

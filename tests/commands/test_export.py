@@ -195,6 +195,7 @@ def test_tflite_with_rounded_weights_is_smaller_and_answers_alike(
     ],
 )
 def test_what_cannot_be_exported_is_refused(run: Path, given: dict, message: str) -> None:
+    """The message says what was given and what is possible."""
     with pytest.raises(ConfigError, match=message):
         export(str(run), storage=Storage(), **given)
 

@@ -117,6 +117,7 @@ def test_data_that_does_not_serve_is_refused(
 
 
 def test_data_that_is_not_there_is_named_at_once(traced: list, tmp_path: Path) -> None:
+    """Before the network is traced, which takes minutes."""
     with pytest.raises(NotFoundError, match="nowhere"):
         exported(tmp_path / "made", check=str(tmp_path / "nowhere"))
     assert not traced

@@ -51,11 +51,13 @@ def test_frames_are_decoded_down_to_the_networks_input(network: str) -> None:
     "settings", [{"draw": {"enabled": True}}, {"tiles": {"rows": 2, "columns": 2}}], ids=str
 )
 def test_what_needs_whole_frames_is_refused(network: str, settings: dict[str, Any]) -> None:
+    """Drawing and tiles need the pixels that a reduced decode leaves out."""
     with pytest.raises(ConfigError, match="reduced_decode goes with neither drawing nor tiles"):
         job_of(config_of(network, **settings))
 
 
 def test_a_model_that_does_not_tell_its_size_is_refused() -> None:
+    """A reduced decode has to know how small it may be."""
     with pytest.raises(ModelError, match="shipped does not tell its input's size: reduced_decode"):
         job_of(config_of("shipped"))
 

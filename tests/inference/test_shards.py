@@ -109,6 +109,7 @@ def test_resume_point_stops_at_the_first_gap(tmp_path: Path) -> None:
 
 
 def test_a_small_input_makes_small_shards(tmp_path: Path) -> None:
+    """So that every actor gets some; a large one stays at the upper limit."""
     (listed,) = list_sources(str(write_drive(tmp_path / "a.tfrecord", 1)), STORAGE)
 
     def source(megabytes: float) -> Source:

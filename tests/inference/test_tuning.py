@@ -73,6 +73,7 @@ def test_the_fastest_setting_wins(ray_dashboard: str, records: list[Record]) -> 
 
 
 def test_one_batch_size_may_be_given(ray_dashboard: str, records: list[Record]) -> None:
+    """Then only the number of threads is tried."""
     found = tune({"one": partial(job_of, WaitingDetector)}, records, batch_size=2)
     assert {trial.batch_size for trial in found.trials} == {2}
     assert [trial.threads for trial in found.trials] == [1, 2]
@@ -87,11 +88,13 @@ def test_gpu_actors_share_their_node(ray_dashboard: str, records: list[Record]) 
 
 
 def test_gpus_that_no_node_has_are_refused(ray_dashboard: str, records: list[Record]) -> None:
+    """At once, instead of waiting for a node that never comes."""
     with pytest.raises(RunError, match=r"wants 4 GPU and no node has them: set actors\.gpus=0"):
         tune({"one": partial(job_of, WaitingDetector)}, records, gpus=4)
 
 
 def test_layouts_fill_the_node() -> None:
+    """As many actors as its cores, or its GPUs, have room for."""
     assert _layouts({"cpus": 6.0}, 0) == [(1, 6, 0), (2, 3, 0), (4, 1, 0)]
     assert _layouts({"cpus": 32.0, "gpus": 8.0}, 0.5) == [(1, 16, 0.5)]
 
@@ -146,5 +149,6 @@ def test_frames_that_nobody_can_decode_end_a_trial(
 
 
 def test_nothing_that_runs_says_why() -> None:
+    """The reason of each candidate is in the message."""
     with pytest.raises(RunError, match=r"no candidate runs on this machine \(a: not installed\)"):
         Tuning((), {"a": "not installed"}, {}).fastest()

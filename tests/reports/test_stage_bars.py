@@ -25,5 +25,6 @@ def test_bars_are_as_long_as_their_stages() -> None:
 
 @pytest.mark.parametrize("rows", [[], [("idle", {"decode": 0.0})]], ids=["no row", "no time"])
 def test_nothing_to_draw(rows: list) -> None:
+    """Rows without any time are a mistake, not an empty picture."""
     with pytest.raises(InputError, match="no stage took any time: nothing to draw"):
         stage_bars(rows, "title")

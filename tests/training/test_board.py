@@ -18,6 +18,7 @@ def board(tmp_path: Path, first_step: int = 0, notices: list | None = None) -> B
 
 
 def test_every_entry_is_a_line_and_a_notice(tmp_path: Path) -> None:
+    """The same entries in the file and to whoever watches."""
     notices: list = []
     one = board(tmp_path, notices=notices)
     one.steps(10, {"total": 1.5, "rate": 0.01})

@@ -55,6 +55,7 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
 
 
 def test_a_run_without_checkpoints_has_none(tmp_path: Path) -> None:
+    """No restore point, and no error."""
     assert checkpoints(tmp_path).restore_point() is None
 
 
@@ -151,6 +152,7 @@ def test_an_upload_that_failed_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_with_a_missing_file_is_named(tmp_path: Path) -> None:
+    """Somebody took a part of it away."""
     one = checkpoints(tmp_path)
     one.save(LAST, Written("w"), {"step": 4})
     one.close()

@@ -8,6 +8,7 @@ from urbandet_ray.training.guard import DivergenceGuard, EarlyStopping
 
 
 def test_early_stopping_counts_evaluations_since_the_best() -> None:
+    """The same mAP again is no better one."""
     state = EarlyStopping(patience=2)
     for step, figure in ((10, 0.1), (20, 0.3), (30, 0.2)):
         state = state.observe(figure, step)
@@ -18,6 +19,7 @@ def test_early_stopping_counts_evaluations_since_the_best() -> None:
 
 
 def test_without_patience_it_never_stops() -> None:
+    """The default."""
     state = EarlyStopping()
     for step in range(100):
         state = state.observe(0.0, step)
@@ -25,12 +27,14 @@ def test_without_patience_it_never_stops() -> None:
 
 
 def test_early_stopping_goes_on_where_a_checkpoint_left_it() -> None:
+    """The count of evaluations comes back."""
     state = EarlyStopping(patience=2).observe(0.3, 10).observe(0.1, 20)
     assert EarlyStopping(patience=2).resumed(state.to_dict()) == state
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_not_finite_is_trouble_at_once(loss: float) -> None:
+    """With the figures of the step and the advice."""
     trouble = DivergenceGuard().check(7, loss, 3.0, 0.08)
     assert trouble is not None
     assert f"step 7: the loss is {loss} (gradient norm 3, rate 0.08)" in trouble
@@ -48,17 +52,20 @@ def test_a_loss_that_stays_far_above_its_median_is_trouble() -> None:
 
 
 def test_a_falling_loss_is_never_trouble() -> None:
+    """However fast it falls."""
     guard = DivergenceGuard(factor=5)
     assert all(guard.check(s, 100 * 0.9**s + 0.5, 1.0, 0.1) is None for s in range(300))
 
 
 def test_a_single_high_loss_is_forgiven() -> None:
+    """Two in a row as well."""
     guard = DivergenceGuard(factor=5)
     losses = [1.0] * 20 + [50.0, 50.0, 1.0] * 5
     assert all(guard.check(step, loss, 1.0, 0.1) is None for step, loss in enumerate(losses))
 
 
 def test_the_guard_remembers_the_median_across_a_resume() -> None:
+    """The third high loss after a resume is trouble."""
     guard = DivergenceGuard(factor=5)
     for step in range(20):
         guard.check(step, 1.0, 1.0, 0.1)
@@ -68,6 +75,7 @@ def test_the_guard_remembers_the_median_across_a_resume() -> None:
 
 
 def test_a_median_of_zero_is_no_trouble_to_the_guard() -> None:
+    """No division by it, and a loss of 1 still blows up."""
     guard = DivergenceGuard()
     for step in range(20):
         guard.check(step, 0.0, 1.0, 0.1)
@@ -76,6 +84,7 @@ def test_a_median_of_zero_is_no_trouble_to_the_guard() -> None:
 
 
 def test_a_message_tells_the_median_before() -> None:
+    """So that a person sees what is usual."""
     guard = DivergenceGuard()
     guard.check(1, 2.5, 1.0, 0.1)
     assert "rate 0.1, median before 2.5)" in guard.check(2, math.nan, 1.0, 0.1)
@@ -87,6 +96,7 @@ def test_without_a_loss_scale_an_infinite_gradient_is_trouble_at_once() -> None:
 
 
 def test_with_a_loss_scale_only_a_long_row_of_overflows_is_trouble() -> None:
+    """The scale halves itself out of a short one."""
     guard = DivergenceGuard()
     told = [guard.check(step, 1.0, math.inf, 0.1) for step in range(29)]
     assert told == [None] * 29

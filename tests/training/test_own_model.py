@@ -250,6 +250,7 @@ def test_a_wrong_model_name_is_told_before_anything_starts(
 def test_settings_that_a_model_of_your_own_would_not_hear_of_are_refused(
     records: Path, tmp_path: Path, key: str, value: str
 ) -> None:
+    """They are edits of a pipeline.config, which it has not."""
     from urbandet_ray.training.planning import plan_run
 
     config = load_config(TrainConfig, None, settings(records, tmp_path / "run", **{key: value}))
@@ -258,6 +259,7 @@ def test_settings_that_a_model_of_your_own_would_not_hear_of_are_refused(
 
 
 def test_the_seed_decides_the_first_weights(records: Path, tmp_path: Path) -> None:
+    """The same seed the same weights, another seed others."""
     from urbandet_ray.training.building import build
     from urbandet_ray.training.place import Place
     from urbandet_ray.training.planning import plan_run

@@ -26,6 +26,7 @@ def config_of(tmp_path: Path, **settings: object) -> TrainConfig:
 
 
 def test_the_pipeline_config_fills_in_what_is_not_said(tmp_path: Path, pipeline: Path) -> None:
+    """Steps, batch, records, labels; evaluations and checkpoints follow from the steps."""
     plan = plan_run(config_of(tmp_path, pipeline=str(pipeline)), Storage()).plan
     assert (plan.steps, plan.batch_size) == (100, 2)
     assert (plan.evaluate_every, plan.checkpoint_every) == (10, 5)
@@ -65,6 +66,7 @@ def test_what_the_run_does_not_take_from_the_file_is_no_finding(
 
 @pytest.mark.parametrize("both", [{}, {"pipeline": "x.config", "model": "package.module:build"}])
 def test_a_run_trains_one_model(tmp_path: Path, both: dict[str, str]) -> None:
+    """A pipeline.config or a model of one's own, neither both nor none."""
     with pytest.raises(ConfigError, match=r"either a pipeline\.config .* or a model of your own"):
         plan_run(config_of(tmp_path, **both), Storage())
 
@@ -82,6 +84,7 @@ def test_a_model_of_your_own_needs_what_a_pipeline_config_would_say(
 
 
 def test_an_unknown_pipeline_names_what_there_is(tmp_path: Path) -> None:
+    """The configs that come with the package."""
     with pytest.raises(NotFoundError, match=r"no pipeline\.config nonsense.*efficientdet_d1_640"):
         plan_run(config_of(tmp_path, pipeline="nonsense"), Storage())
 
@@ -97,5 +100,6 @@ def test_a_checkpoint_is_found_by_prefix_or_folder(tmp_path: Path, given: str) -
 
 
 def test_a_missing_checkpoint_says_what_was_expected(tmp_path: Path) -> None:
+    """The file that would have to be there."""
     with pytest.raises(NotFoundError, match=r"no checkpoint .*nothing: expected .*nothing\.index"):
         find_checkpoint(str(tmp_path / "nothing"), Storage())

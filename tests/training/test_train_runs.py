@@ -85,6 +85,7 @@ def test_a_finished_run_is_not_trained_again(finished: Path, records: Path) -> N
 
 
 def test_other_settings_do_not_mix_into_a_run(finished: Path, records: Path) -> None:
+    """Another seed is another run."""
     process = start(settings(records, finished, seed=5))
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 1

@@ -74,12 +74,14 @@ def test_a_first_stage_alone_is_refused() -> None:
     [((640, 640), [0, 0, 1, 1]), ((1920, 1280), [0, 0, 427 / 640, 1]), ((10, 40), [0, 0, 1, 0.25])],
 )
 def test_window_is_what_padding_leaves(size_wh: tuple[int, int], expected: list[float]) -> None:
+    """A resizer that keeps the aspect pads right and below; without padding it is the whole."""
     window = Resizing(640, 640, (640, 640)).window(size_wh)
     assert window == pytest.approx(expected)
     assert Resizing(640, 640).window(size_wh).tolist() == [0, 0, 1, 1]
 
 
 def test_unknown_precision_names_what_there_is() -> None:
+    """For the runtime that was asked for."""
     with pytest.raises(
         ConfigError, match="tflite networks are not exported at bf16: give f32, fp1"
     ):
@@ -140,5 +142,6 @@ def test_padded_images_are_sampled_to_what_is_seen(
     ],
 )
 def test_a_cpu_is_given_fewer_of_larger_images(side: int, runtime: Runtime, images: int) -> None:
+    """A GPU gets eight of any size."""
     assert batch_size(Resizing(side, side), runtime, on_gpu=False) == images
     assert batch_size(Resizing(side, side), runtime, on_gpu=True) == 8

@@ -177,6 +177,7 @@ def test_what_a_precision_costs_travels_with_it(tmp_path: Path) -> None:
 
 
 def test_only_networks_are_compared(tmp_path: Path) -> None:
+    """A stock export has nothing that it could be compared with."""
     with pytest.raises(ConfigError, match="stock is none: export it, then use urbandet bench"):
         export(str(tmp_path), storage=Storage(), check="data")
 
@@ -362,6 +363,7 @@ def test_what_a_runtime_throws_is_told(network: Callable[..., str], runtime: str
 def test_a_damaged_model_file_is_told(
     network: Callable[..., str], tmp_path: Path, runtime: str
 ) -> None:
+    """Half a file: the message says what to do, whatever the runtime raised."""
     model = tmp_path / "network"
     shutil.copytree(network(runtime), model)
     for file in model.rglob("*"):

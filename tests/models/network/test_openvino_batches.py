@@ -36,6 +36,7 @@ def test_a_smaller_batch_is_filled_up_or_compiled_for(brightness: OpenVinoRuntim
 
 
 def test_sizes_of_frames_have_networks_of_their_own(brightness: OpenVinoRuntime) -> None:
+    """Compiled once each, and found again when the size comes back."""
     for height, width in ((6, 4), (4, 6), (6, 4)):
         images = np.full((2, height, width, 3), 7, np.uint8)
         np.testing.assert_array_equal(brightness.run(images)["mean"], [7, 7])

@@ -55,6 +55,7 @@ def test_classes_without_a_label_are_left_out() -> None:
 
 
 def test_numbers_that_are_not_finite_are_left_out() -> None:
+    """A box with a NaN is no detection."""
     row = np.array([[0, np.nan, 0.1, 0.5, 0.5, 0.8, 1]], np.float32)
     assert len(frame_results(row, FRAMES, STREET_LABELS)[0].detections) == 0
 

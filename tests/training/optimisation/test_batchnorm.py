@@ -64,6 +64,7 @@ def test_far_off_averages_leave_no_trace() -> None:
 
 
 def test_a_frozen_layer_stays_to_the_bit() -> None:
+    """Measuring anew leaves it alone."""
     layer, moved = measured(some_batches(), 0.999, old=123.456, trainable=False)
     assert moved == 0
     assert np.all(layer.moving_mean.numpy() == np.float32(123.456))
@@ -102,6 +103,7 @@ def test_an_efficientdet_has_no_mode_but_train(mode: str) -> None:
 
 
 def test_a_faster_rcnn_is_frozen_in_its_extractor() -> None:
+    """Its config has another switch than an SSD's."""
     pipeline = open_odapi().pipeline_pb2.TrainEvalPipelineConfig()
     extractor = pipeline.model.faster_rcnn.feature_extractor
     extractor.batch_norm_trainable = True

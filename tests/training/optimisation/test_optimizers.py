@@ -61,6 +61,7 @@ def test_adamw_is_adam_with_decay() -> None:
 
 
 def test_the_config_s_optimizer_has_its_numbers() -> None:
+    """kind `config` takes the pipeline.config's own."""
     pipeline = open_odapi().pipeline_pb2.TrainEvalPipelineConfig()
     pipeline.train_config.optimizer.momentum_optimizer.momentum_optimizer_value = 0.75
     settings = make_optimizer("config", pipeline=pipeline).get_config()
@@ -76,6 +77,7 @@ def test_the_config_s_rmsprop_averages_over_its_decay() -> None:
 
 
 def test_batches_whose_gradients_are_averaged_step_as_one_large_batch() -> None:
+    """Gradient accumulation of a loss that is a mean over images."""
     tf = open_odapi().tf
     x = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
 
@@ -96,6 +98,7 @@ def test_batches_whose_gradients_are_averaged_step_as_one_large_batch() -> None:
 
 
 def test_an_unknown_kind_and_a_missing_one_are_named() -> None:
+    """With what there is, and which setting to give."""
     with pytest.raises(ConfigError, match=r"optimizer\.kind is 'lion': give one of momentum"):
         make_optimizer("lion")
     empty = open_odapi().pipeline_pb2.TrainEvalPipelineConfig()
@@ -104,6 +107,7 @@ def test_an_unknown_kind_and_a_missing_one_are_named() -> None:
 
 
 def test_clipping_keeps_the_direction_and_tells_the_norm() -> None:
+    """The norm is the one of before; 0 does not clip."""
     tf = open_odapi().tf
     gradients, norm = clip([tf.constant([3.0]), None, tf.constant([4.0])], 1.0)
     assert float(norm) == pytest.approx(5.0)
@@ -114,6 +118,7 @@ def test_clipping_keeps_the_direction_and_tells_the_norm() -> None:
 
 
 def test_a_step_that_overflows_changes_nothing_but_the_scale() -> None:
+    """An infinite gradient is skipped and the loss scale halved."""
     tf = open_odapi().tf
     optimizer = loss_scaled(make_optimizer("momentum"))
     optimizer.learning_rate.assign(0.1)
@@ -128,6 +133,7 @@ NAMED = [SimpleNamespace(name=name) for name in ("fpn/conv/kernel:0", "head/kern
 
 
 def test_frozen_variables_are_left_out() -> None:
+    """Those whose names a pattern finds."""
     assert [v.name for v in trainable(NAMED, ["^fpn/"])] == ["head/kernel:0"]
     assert [v.name for v in trainable(NAMED, ["^head/kernel$"])] == ["fpn/conv/kernel:0"]
     assert trainable(NAMED, []) == NAMED
@@ -142,5 +148,6 @@ def test_frozen_variables_are_left_out() -> None:
     ],
 )
 def test_a_pattern_that_does_not_fit_is_named(patterns: list[str], message: str) -> None:
+    """One that finds nothing, one that is no pattern, and those that leave nothing to train."""
     with pytest.raises(ConfigError, match=message):
         trainable(NAMED, patterns)

@@ -45,11 +45,13 @@ def pruner_of(*variables, sparsity: float = 0.5, begin: int = 0, end: int = 100)
     ],
 )
 def test_first_layer_heads_and_depthwise_kernels_are_kept(name: str, shape) -> None:
+    """Only the kernel that may be pruned is in the report."""
     (layer,) = pruner_of(kernel(), kernel(name, shape)).report()
     assert layer.name == "conv/kernel:0"
 
 
 def test_nothing_to_prune_is_an_error() -> None:
+    """A sparsity without a kernel to have it."""
     with pytest.raises(ConfigError, match=r"prune\.sparsity is 0\.5, but none of 1 trained"):
         pruner_of(kernel("conv/bias", (16,)))
 
@@ -62,11 +64,13 @@ def test_an_end_before_the_beginning_is_an_error() -> None:
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 1.0])
 def test_the_share_is_exact_even_among_equals(sparsity: float) -> None:
+    """Ties do not take more than the share."""
     mask = mask_of(np.ones((5, 7), np.float32), sparsity, "element")
     assert (~mask).sum() == math.floor(sparsity * 35)
 
 
 def test_channels_go_by_their_norm() -> None:
+    """The weakest channels are cut out whole."""
     weights = np.ones((1, 1, 4, 4), np.float32) * np.array([3, 1, 4, 2], np.float32)
     assert mask_of(weights, 0.5, "channel")[0, 0, 0].tolist() == [True, False, True, False]
 
@@ -102,6 +106,7 @@ def test_going_back_to_an_earlier_step_opens_the_masks_again(begin: int) -> None
 
 
 def test_bfloat16_keeps_infinity_and_what_is_no_number() -> None:
+    """Rounding up does not turn a NaN into an infinity."""
     bits = np.array([0x7FFFFFFF, 0x7F800000, 0xFF800000], np.uint32)
     rounded = to_bfloat16(bits.view(np.float32))
     assert np.isnan(rounded[0])
@@ -126,6 +131,7 @@ def test_a_rounded_checkpoint_still_fits(tmp_path) -> None:
 
 
 def test_sizes_are_told_in_megabytes() -> None:
+    """With two decimals, a line each."""
     told = sizes_text({"float32": 12_345_678, "bfloat16": 6_172_839}).splitlines()
     assert [line.split() for line in told] == [
         ["12.35", "MB", "float32"],

@@ -125,17 +125,20 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_training_keeps_replicas_the_same(facts: dict[str, Any]) -> None:
+    """Their weights agree after some steps, and the loss has fallen."""
     assert facts["weights same"]
     before, after = facts["loss before and after"]
     assert after < 0.5 * before
 
 
 def test_averages_are_the_same_on_all_replicas(facts: dict[str, Any]) -> None:
+    """The average itself, and the weights it is swapped with."""
     assert facts["averages same"]
     assert facts["swapped same"]
 
 
 def test_swapped_weights_come_back_on_all_replicas(facts: dict[str, Any]) -> None:
+    """As they were before the evaluation."""
     assert facts["back"]
 
 
@@ -150,11 +153,13 @@ def test_pruned_kernels_are_found_in_a_checkpoint_by_name(facts: dict[str, Any])
 
 
 def test_batch_norm_is_measured_over_all_replicas(facts: dict[str, Any]) -> None:
+    """The mean is that of all images, not of one replica's."""
     assert facts["mean gap"] < 1e-5
     assert facts["norm same"]
 
 
 def test_an_overflow_is_skipped_by_all_replicas(facts: dict[str, Any]) -> None:
+    """Though only one of them has it; all halve the scale."""
     assert facts["skipped"]
     assert facts["scale"] == 0.5
 

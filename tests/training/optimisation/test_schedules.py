@@ -34,17 +34,20 @@ def test_cosine_against_its_closed_form() -> None:
 
 
 def test_step_lowers_the_rate_at_its_milestones() -> None:
+    """By the factor, from the milestone's own step on."""
     schedule = make_schedule("step", 1.0, 100, 0.0, milestones=(0.5, 0.8), factor=0.1)
     rates = [schedule(step) for step in (49, 50, 79, 80, 99)]
     assert rates == pytest.approx([1, 0.1, 0.1, 0.01, 0.01])
 
 
 def test_exponential_ends_at_the_final_share() -> None:
+    """Half the way is the square root of it."""
     schedule = make_schedule("exponential", 2.0, 100, 0.0, final_share=0.01)
     assert [schedule(step) for step in (0, 50, 100)] == pytest.approx([2.0, 0.2, 0.02])
 
 
 def test_one_cycle_peaks_at_three_tenths() -> None:
+    """It starts at a 25th and ends at the final share."""
     schedule = make_schedule("one_cycle", 1.0, 100, final_share=0.001)
     assert max(range(100), key=schedule) == 30
     assert [schedule(step) for step in (0, 30, 100)] == pytest.approx([1 / 25, 1.0, 0.001])
@@ -69,6 +72,7 @@ def test_restarts_jump_back_to_the_top_and_double_in_length() -> None:
     ],
 )
 def test_nonsense_is_refused(changes: dict, message: str) -> None:
+    """Values that no schedule can have, by the setting's name."""
     given = {"kind": "cosine", "rate": 0.1, "steps": 100, **changes}
     with pytest.raises(ConfigError, match=message):
         make_schedule(given.pop("kind"), given.pop("rate"), given.pop("steps"), **given)
@@ -84,6 +88,7 @@ def test_a_plateau_lowers_the_rate_once_patience_is_at_its_end() -> None:
 
 
 def test_a_plateau_goes_on_where_a_checkpoint_left_it() -> None:
+    """The evaluations without a better mAP are counted on."""
     state = Plateau(factor=0.5, patience=2).observe(0.2).observe(0.1)
     again = Plateau(factor=0.5, patience=2).resumed(state.to_dict())
     assert again == state

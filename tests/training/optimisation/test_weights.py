@@ -34,6 +34,7 @@ def test_the_average_follows_its_closed_form() -> None:
 
 
 def test_weights_are_swapped_and_come_back_to_the_bit() -> None:
+    """Averaged inside, the trained ones after."""
     tf = open_odapi().tf
     weight = tf.Variable([0.1, 0.2])
     average = make_average([weight], 0.5)
@@ -45,6 +46,7 @@ def test_weights_are_swapped_and_come_back_to_the_bit() -> None:
 
 
 def test_the_average_is_in_a_checkpoint(tmp_path) -> None:
+    """A resumed run goes on with it."""
     tf = open_odapi().tf
     first, second = (make_average([tf.Variable([v])], 0.9) for v in (5.0, 0.0))
     prefix = tf.train.Checkpoint(average=first).write(str(tmp_path / "ckpt"))
@@ -75,6 +77,7 @@ def test_batch_norm_is_measured_anew() -> None:
 
 
 def test_moving_averages_are_put_back() -> None:
+    """What was measured for an evaluation does not stay."""
     tf = open_odapi().tf
     layer = tf.keras.layers.BatchNormalization()
     layer(np.ones((4, 3), np.float32))
@@ -84,6 +87,7 @@ def test_moving_averages_are_put_back() -> None:
 
 
 def test_modes_are_edits_of_the_pipeline_config() -> None:
+    """train leaves it as it is; freeze and sync set their switches."""
     from tiny_models import tiny_ssd
 
     pipeline = tiny_ssd()
@@ -99,6 +103,7 @@ def test_modes_are_edits_of_the_pipeline_config() -> None:
 
 
 def test_a_mode_that_an_architecture_lacks_is_refused() -> None:
+    """CenterNet has no switch for either."""
     pipeline = open_odapi().pipeline_pb2.TrainEvalPipelineConfig()
     pipeline.model.center_net.num_classes = 3
     with pytest.raises(ConfigError, match="freeze is not to be had with center_net"):
@@ -130,6 +135,7 @@ def test_masks_drop_the_smallest(pattern: str) -> None:
 
 
 def test_pruned_weights_stay_zero_through_steps_with_momentum() -> None:
+    """The mask is put on again behind each step; biases and heads move."""
     tf = open_odapi().tf
     kernel = tf.Variable(np.arange(1, 17, dtype=np.float32).reshape(4, 4), name="conv/kernel")
     bias = tf.Variable(np.ones(4, np.float32), name="conv/bias")
@@ -160,6 +166,7 @@ def test_bfloat16_rounds_to_the_nearest_even() -> None:
 
 
 def test_zeros_and_short_weights_take_less_room() -> None:
+    """bfloat16 half of float32, and deflated zeros next to nothing."""
     values = np.random.default_rng(0).normal(size=4096).astype(np.float32)
     values[::2] = 0
     sizes = sizes_bytes([values])
