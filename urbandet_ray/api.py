@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from urbandet_ray.commands import evaluate as _evaluate
@@ -14,11 +14,13 @@ from urbandet_ray.commands import video as _video
 from urbandet_ray.config import (
     EvalConfig,
     InferConfig,
+    StorageConfig,
     TrackConfig,
     TrainConfig,
     VideoConfig,
     load_config,
 )
+from urbandet_ray.config.sections import Section
 from urbandet_ray.storage import Storage
 
 
@@ -53,18 +55,20 @@ def evaluate(run: str, truth: str, **settings: Any) -> _evaluate.EvalReport:
     )
 
 
-def track(run: str, storage: Storage | None = None, **rules: Any) -> _track.TrackReport:
+def track(
+    run: str, *, storage: Mapping[str, Any] | None = None, **rules: Any
+) -> _track.TrackReport:
     """Number the objects of a finished run; the ids stand in its detections.
 
     Args:
         run: run folder; local or s3://.
-        storage: opens it; None for the default access.
+        storage: keys of StorageConfig, e.g. {"region": "eu-west-1"}.
         rules: keys of TrackConfig, e.g. score_high=0.6, frames_kept=20.
 
     Raises:
         UrbandetError: the run is not finished, or rules that do not fit.
     """
-    return _track.track(run, load_config(TrackConfig, None, rules), storage or Storage())
+    return _track.track(run, load_config(TrackConfig, None, rules), _open(storage))
 
 
 def make_video(run: str, output: str, **settings: Any) -> _video.VideoReport:
@@ -94,16 +98,32 @@ def train(data: str, output: str, **settings: Any) -> _train.TrainReport:
     )
 
 
-def export(run: str, out: str | None = None, **settings: Any) -> _export.ExportReport:
+def export(
+    run: str,
+    out: str | None = None,
+    *,
+    storage: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> _export.ExportReport:
     """Export a training run's best checkpoint: the OD API's SavedModel, or a faster network.
 
     Args:
         run: run folder of a training; local or s3://.
         out: folder; None is exports/ in the run folder.
+        storage: keys of StorageConfig, e.g. {"region": "eu-west-1"}.
         settings: `format` (stock, stock-tflite, savedmodel, openvino, onnx, tflite), `checkpoint`
-            (best, last), `precision` (f32, bf16, fp16, int8), `calibrate`, `storage`.
+            (best, last), `precision` (f32, bf16, fp16, int8), `calibrate`, `check`.
 
     Raises:
         UrbandetError: no such run, no checkpoint yet, or a setting that does not fit.
     """
-    return _export.export(run, out=out, **{"storage": Storage(), **settings})
+    return _export.export(run, out=out, storage=_open(storage), **settings)
+
+
+class _Access(Section):
+    storage: StorageConfig = StorageConfig()
+
+
+def _open(storage: Mapping[str, Any] | None) -> Storage:
+    """The files as a `storage` section says, with the messages of the run configs."""
+    return Storage(load_config(_Access, None, {"storage": storage or {}}).storage)

@@ -12,14 +12,13 @@ from typer.testing import CliRunner
 
 from urbandet_ray.cli import app
 from urbandet_ray.commands import bench as module
-from urbandet_ray.commands.bench import BenchReport, bench, stock_precision, warm_pace
+from urbandet_ray.commands.bench import BenchReport, bench, warm_pace
 from urbandet_ray.config import InferConfig
 from urbandet_ray.errors import ConfigError, InputError, LabelError, ModelError
 from urbandet_ray.inference.job import ShardSummary
 from urbandet_ray.inference.pipeline import RunResult
 from urbandet_ray.records.images import decode_image, encode_jpeg
 from urbandet_ray.records.writer import write_frames
-from urbandet_ray.storage import Storage
 
 
 def shard(actor: int, started: float, ended: float, frames: int = 10) -> ShardSummary:
@@ -177,25 +176,6 @@ def test_what_cannot_be_measured_is_refused(
     without_ray.setattr(module, "run_inference", Runs([]))
     with pytest.raises(error, match=message):
         bench(config_of(photos(tmp_path / "data")), models, **settings)
-
-
-@pytest.mark.parametrize(
-    ("precision", "place", "told"),
-    [
-        ("bf16", "model.tflite", "bf16"),
-        ("f32", "saved_model", "f32"),
-        ("fp16", "", "fp16"),
-        (None, "model.tflite", "as stored"),
-    ],
-)
-def test_a_stock_models_precision_is_its_exports(
-    tmp_path: Path, precision: str | None, place: str, told: str
-) -> None:
-    """By the model or by its folder; a file of unknown origin does not tell."""
-    (tmp_path / "model.tflite").write_bytes(b"TFL3")
-    if precision:
-        (tmp_path / "export.json").write_text(json.dumps({"precision": precision}))
-    assert stock_precision(str(tmp_path / place), Storage()) == told
 
 
 @pytest.mark.ray

@@ -14,13 +14,13 @@ from tiny_models import tiny_ssd
 from urbandet_ray.commands.export import export
 from urbandet_ray.config import ModelConfig
 from urbandet_ray.errors import ConfigError, ModelError, NotFoundError
+from urbandet_ray.exporting.rounding import to_bfloat16
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models import odapi
 from urbandet_ray.models.loader import load_detector
 from urbandet_ray.models.shipped import SHIPPED_FOLDER
 from urbandet_ray.storage import Storage
 from urbandet_ray.training.odapi_model import OdApiModel
-from urbandet_ray.training.optimisation.pruning import to_bfloat16
 
 # read while tests are collected, so before any of them imports TensorFlow into this process
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -195,7 +195,7 @@ def test_tflite_with_rounded_weights_is_smaller_and_answers_alike(
     ],
 )
 def test_what_cannot_be_exported_is_refused(run: Path, given: dict, message: str) -> None:
-    """The message says what was given and what is possible."""
+    """Before anything is fetched, with what can be exported."""
     with pytest.raises(ConfigError, match=message):
         export(str(run), storage=Storage(), **given)
 
@@ -268,38 +268,6 @@ def test_only_ssd_goes_to_tflite(run: Path, tmp_path: Path) -> None:
     (tmp_path / "pipeline.config").write_text("model { faster_rcnn { num_classes: 3 } }")
     with pytest.raises(ModelError, match=r"faster_rcnn model: .*export it as stock"):
         export(str(tmp_path), storage=Storage(), format="stock-tflite")
-
-
-def test_what_holds_more_than_an_export_is_spared(run: Path, tmp_path: Path) -> None:
-    """The run itself, the folder of all its exports, a data folder with its label map."""
-    copy = tmp_path / "run"
-    shutil.copytree(run, copy)
-    for name in ("first", "second"):
-        (copy / "exports" / name).mkdir(parents=True)
-        (copy / "exports" / name / "export.json").write_text("{}")
-    data = tmp_path / "data"
-    (data / "train").mkdir(parents=True)
-    (data / "label_map.pbtxt").write_text(LABELS, "utf-8")
-    (data / "train" / "a.tfrecord").write_bytes(b"frames")
-    before = sorted(tmp_path.rglob("*"))
-    for out in (copy, copy / "exports", data):
-        with pytest.raises(ConfigError, match="no earlier export: give another folder"):
-            export(str(copy), out=str(out), storage=Storage())
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.s3
-def test_an_export_cut_off_on_s3_is_done_again(run: Path, s3_server: object) -> None:
-    """There a folder cannot appear at once: what was begun is known, and replaced."""
-    bucket = s3_server.make_bucket("export-again")  # type: ignore[attr-defined]
-    storage = Storage(s3_server.options)  # type: ignore[attr-defined]
-    place = f"{bucket}/out"
-    storage.write_bytes(f"{place}/export.unfinished", b"")
-    storage.write_bytes(f"{place}/half", b"old")
-    export(str(run), out=place, storage=storage, format="stock-tflite")
-    names = {file.uri.removeprefix(f"{place}/") for file in storage.list_files(place)}
-    assert "export.json" in names
-    assert not names & {"half", "export.unfinished"}
 
 
 def test_folder_of_something_else_is_spared(run: Path, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from drives import write_drive
 
 import urbandet_ray
 from urbandet_ray.config import InferConfig
-from urbandet_ray.errors import ConfigError, ModelError
+from urbandet_ray.errors import ConfigError, ModelError, RunError
+from urbandet_ray.exporting.export_folder import Export
 from urbandet_ray.inference import backend_choice as backend
 from urbandet_ray.inference.backend_choice import Choice, candidates
 from urbandet_ray.models.network.facts import (
@@ -46,21 +47,21 @@ def add_export(
     (folder / "model.tflite").write_bytes(b"TFL3")
     (folder / "model.xml").write_bytes(b"<net/>")
     write_facts(facts, folder)
-    mark = {"model": "", "checkpoint": checkpoint, "precision": precision}
-    (folder / "export.json").write_text(json.dumps(mark))
+    export = Export(str(folder), "", str(run), checkpoint, precision, {})
+    (folder / "export.json").write_bytes(export.to_json())
     return folder
 
 
-def add_stock(run: Path, name: str, precision: str) -> str:
+def add_stock(run: Path, name: str, precision: Precision) -> str:
     """A stock TFLite export: the shipped detector."""
     folder = run / "exports" / name
     folder.mkdir(parents=True)
     (folder / "model.tflite").write_bytes(shipped_model_path().read_bytes())
     label_map = shipped_model_path().parent / "label_map.pbtxt"
     (folder / "label_map.pbtxt").write_bytes(label_map.read_bytes())
-    mark = {"model": "model.tflite", "checkpoint": "best/ckpt-9", "precision": precision}
-    (folder / "export.json").write_text(json.dumps(mark))
-    return str(folder / "model.tflite")
+    export = Export(str(folder), "model.tflite", str(run), "best/ckpt-9", precision, {})
+    (folder / "export.json").write_bytes(export.to_json())
+    return export.model
 
 
 def test_what_costs_accuracy_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +110,7 @@ def test_a_damaged_export_is_left_out(tmp_path: Path) -> None:
     assert "network.json is damaged" in found.left_out["best-openvino"]
     (tmp_path / "exports" / "best-openvino" / "export.json").write_text("{}")
     with pytest.raises(
-        ModelError, match=r"best-openvino/export\.json is damaged .*export it again"
+        RunError, match=r"best-openvino/export\.json is damaged: it lacks .*Export it again"
     ):
         candidates(str(tmp_path), Storage())
 

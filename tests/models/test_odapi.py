@@ -1,4 +1,4 @@
-"""The door to the OD API: it opens, refuses clearly and exports."""
+"""The door to the OD API: it opens, and refuses clearly."""
 
 import importlib
 import os
@@ -7,39 +7,24 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from tiny_models import tiny_ssd
 
 from urbandet_ray.config import ModelConfig
-from urbandet_ray.errors import MissingExtraError, ModelError, NotFoundError
+from urbandet_ray.errors import MissingExtraError, NotFoundError
 from urbandet_ray.evaluation import evaluate
 from urbandet_ray.labels import STREET_LABELS, LabelMap
 from urbandet_ray.models import odapi
 from urbandet_ray.models.loader import load_detector
-from urbandet_ray.models.pipeline_config import parse_pipeline, read_pipeline
+from urbandet_ray.models.pipeline_config import read_pipeline
 from urbandet_ray.models.shipped import SHIPPED_FOLDER, shipped_model_path
 from urbandet_ray.runs.detections_table import DetectionRow
 from urbandet_ray.storage import Storage
 from urbandet_ray.streets import render_drive
-from urbandet_ray.training.odapi_model import OdApiModel
 
 # read while tests are collected, so before any of them imports TensorFlow into this process
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 SHIPPED_CONFIG = SHIPPED_FOLDER / "pipeline.config"
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Pipeline config and folder of a checkpoint of a tiny SSD that has learnt nothing."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    message = tiny_ssd()
-    model = OdApiModel(message)
-    model.build(1)
-    odapi.open_odapi().tf.train.Checkpoint(model=model.trackable).save(str(folder / "ckpt"))
-    (folder / "pipeline.config").write_text(str(message), "utf-8")
-    return folder / "pipeline.config", folder
 
 
 @pytest.mark.train
@@ -103,56 +88,9 @@ def test_learning_rate_follows_the_schedule() -> None:
 
 @pytest.mark.train
 def test_no_checkpoint(tmp_path: Path) -> None:
-    """Exporting an untrained folder says that it holds no checkpoint."""
+    """A folder without a checkpoint is named, and what comes first."""
     with pytest.raises(NotFoundError, match=r"no checkpoint in .*: train first"):
-        odapi.export_tflite(read_pipeline(SHIPPED_CONFIG).message, tmp_path, tmp_path / "out")
-
-
-@pytest.mark.train
-def test_only_ssd_goes_to_tflite(tmp_path: Path) -> None:
-    """Another architecture is refused by name."""
-    config = parse_pipeline("model { faster_rcnn { num_classes: 3 } }", "x").message
-    with pytest.raises(ModelError, match="faster_rcnn model: only ssd goes to TFLite"):
-        odapi.export_tflite(config, tmp_path, tmp_path / "out")
-
-
-@pytest.mark.train
-def test_tflite_runs(checkpoint: tuple[Path, Path], tmp_path: Path) -> None:
-    """The exported file takes one [-1, 1] image and answers the asked number of boxes."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    config, model_dir = checkpoint
-    path = odapi.export_tflite(read_pipeline(config).message, model_dir, tmp_path, max_detections=7)
-    interpreter = Interpreter(str(path))
-    interpreter.allocate_tensors()
-    (image,) = interpreter.get_input_details()
-    assert (image["shape"].tolist(), image["dtype"]) == ([1, 64, 64, 3], np.float32)
-    interpreter.set_tensor(image["index"], np.zeros((1, 64, 64, 3), np.float32))
-    interpreter.invoke()
-    shapes = sorted(
-        interpreter.get_tensor(out["index"]).shape for out in interpreter.get_output_details()
-    )
-    assert shapes == [(1,), (1, 7), (1, 7), (1, 7, 4)]
-
-
-@pytest.mark.train
-def test_saved_model_runs(checkpoint: tuple[Path, Path], tmp_path: Path) -> None:
-    """The stock export takes a uint8 image of any size and answers boxes in [0, 1]."""
-    config, model_dir = checkpoint
-    path = odapi.export_saved_model(read_pipeline(config).message, model_dir, tmp_path / "out")
-    tf = odapi.open_odapi().tf
-    detect = tf.saved_model.load(str(path)).signatures["serving_default"]
-    answer = detect(input_tensor=tf.zeros((1, 90, 120, 3), tf.uint8))
-    boxes = answer["detection_boxes"].numpy()
-    assert boxes.shape == (1, 100, 4)
-    assert 0 <= boxes.min() <= boxes.max() <= 1
-    model = ModelConfig(
-        uri=str(path), labels=str(SHIPPED_FOLDER / "label_map.pbtxt"), score_min=0.0
-    )
-    images = [np.zeros((90, 120, 3), np.uint8), np.zeros((48, 64, 3), np.uint8)]
-    answers = load_detector(model, Storage()).detect(images)
-    assert [len(answer) > 0 for answer in answers] == [True, True]
-    assert set(answers[0].class_ids.tolist()) <= set(STREET_LABELS.names)
+        odapi.last_checkpoint(tmp_path)
 
 
 @pytest.mark.train

@@ -6,7 +6,6 @@ then in turn, round by round, the same data as often as `seconds` need, warm act
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
@@ -19,10 +18,10 @@ from statistics import median
 from typing import Any
 
 from urbandet_ray.commands.evaluate import evaluate
-from urbandet_ray.commands.export import MARKER
 from urbandet_ray.config import EvalConfig, InferConfig
-from urbandet_ray.errors import ConfigError, InputError, NotFoundError
+from urbandet_ray.errors import ConfigError, InputError
 from urbandet_ray.exporting.accuracy import has_labels
+from urbandet_ray.exporting.export_folder import export_around
 from urbandet_ray.inference.backend_choice import candidates, choose_backend
 from urbandet_ray.inference.job import STAGES, InferJob, ShardSummary
 from urbandet_ray.inference.pipeline import RunResult, run_inference
@@ -45,7 +44,7 @@ from urbandet_ray.records.images import encode_png
 from urbandet_ray.records.sources import Source, list_sources
 from urbandet_ray.reports.stage_bars import stage_bars
 from urbandet_ray.runs.manifest import begin_run
-from urbandet_ray.storage import Storage, join_uri
+from urbandet_ray.storage import Storage
 from urbandet_ray.tables import text_table
 
 Say = Callable[[str], None]
@@ -288,7 +287,7 @@ class _ModelRun:
             model=self.name,
             chosen=model.uri,
             format=facts.runtime if facts else stock,
-            precision=computes_in(facts) if facts else stock_precision(model.uri, self._storage),
+            precision=computes_in(facts) if facts else _stored_precision(model.uri, self._storage),
             size_mb=sum(file.stat().st_size for file in model_files(path)) / 1e6,
             threads=model.threads,
             actors=self._actors,
@@ -303,19 +302,10 @@ class _ModelRun:
         )
 
 
-def stock_precision(uri: str, storage: Storage) -> str:
-    """What a stock model's weights are rounded to, as the export that it lies in says of itself.
-
-    A model of another origin does not tell: it has them "as stored".
-    """
-    uri = resolve_uri(uri)
-    for folder in (uri, uri.rpartition("/")[0]):
-        try:
-            mark = json.loads(storage.read_bytes(join_uri(folder, MARKER)))
-        except NotFoundError:
-            continue
-        return str(mark["precision"])
-    return "as stored"
+def _stored_precision(model: str, storage: Storage) -> str:
+    """What a stock model's weights are rounded to; without its export nobody knows."""
+    export = export_around(resolve_uri(model), storage)
+    return "as stored" if export is None else export.precision
 
 
 def warm_pace(summaries: Sequence[ShardSummary]) -> tuple[float, list[ShardSummary]]:

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urbandet_ray.errors import ModelError, first_line
+from urbandet_ray.exporting.lean_layers import lean_layers
 from urbandet_ray.models.network.facts import Resizing
 from urbandet_ray.models.network.postprocess import PostProcess
-from urbandet_ray.models.odapi import lean_layers, open_odapi
+from urbandet_ray.models.odapi import open_odapi
 
 DETECTIONS = ("boxes", "scores", "classes")
 RAW = ("deltas", "logits")
@@ -78,7 +79,9 @@ def trace_network(config: Any, checkpoint: str) -> TracedNetwork:
     if kind != "ssd":
         return TracedNetwork(module, module.answer, resizing, None, None)
     anchors = _anchors(model, resizing)
-    return TracedNetwork(module, module.answer, resizing, anchors, _rules(config.model.ssd))
+    return TracedNetwork(
+        module, module.answer, resizing, anchors, _post_processing(config.model.ssd)
+    )
 
 
 def _restore(model: Any, checkpoint: str) -> None:
@@ -189,7 +192,7 @@ def _anchors(model: Any, resizing: Resizing) -> NDArray[np.float32]:
     return np.asarray(tf.function(anchors)().numpy(), np.float32)
 
 
-def _rules(ssd: Any) -> PostProcess:
+def _post_processing(ssd: Any) -> PostProcess:
     """An SSD's post_processing and box_coder as rules for models/network/postprocess.py."""
     post = ssd.post_processing
     nms, coder = post.batch_non_max_suppression, ssd.box_coder.faster_rcnn_box_coder

@@ -7,7 +7,6 @@ the fastest setting stands in the run folder's backend.json; a resumed run takes
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -23,6 +22,7 @@ from urbandet_ray.errors import (
     NotFoundError,
     RecordError,
 )
+from urbandet_ray.exporting.export_folder import list_exports
 from urbandet_ray.frames import Frame
 from urbandet_ray.inference.job import InferJob
 from urbandet_ray.inference.preparation import detector_loader, device_of, make_job
@@ -38,12 +38,10 @@ from urbandet_ray.records.images import decode_frame
 from urbandet_ray.records.sources import Record, Source, read_source
 from urbandet_ray.runs.manifest import BACKEND_NAME, MANIFEST_NAME
 from urbandet_ray.runs.run_folder import RunFolder
-from urbandet_ray.storage import Storage, join_uri
+from urbandet_ray.storage import Storage
 from urbandet_ray.tables import text_table
 
 Say = Callable[[str], None]
-
-_MARKER = "export.json"
 
 
 @dataclass(frozen=True)
@@ -156,23 +154,23 @@ def candidates(uri: str, storage: Storage) -> Candidates:
         if uri == SHIPPED_URI or local_model(uri, storage):
             return Candidates({uri.rstrip("/").rpartition("/")[2]: uri})
     except ModelError:
-        exports = dict(_exports(uri, storage))
+        exports = list_exports(uri, storage)
         if not exports:
             raise
-    best = any(mark["checkpoint"].startswith("best/") for mark, _ in exports.values())
+    best = any(export.is_best for export in exports)
     found = Candidates()
-    for name, (mark, model) in exports.items():
+    for export in exports:
         why = None
-        if best and not mark["checkpoint"].startswith("best/"):
+        if best and not export.is_best:
             why = "of the last checkpoint, not the best"
-        elif facts := _facts(model, storage):
+        elif facts := _facts(export.model, storage):
             why = facts if isinstance(facts, str) else _objection(facts)
-        elif mark["precision"] != "f32":
+        elif export.precision != "f32":
             why = "rounded weights are not faster"
         if why is None:
-            found.uris[name] = model
+            found.uris[export.name] = export.model
         else:
-            found.left_out[name] = why
+            found.left_out[export.name] = why
     if not found.uris:
         reasons = "; ".join(f"{name}: {why}" for name, why in found.left_out.items())
         raise ModelError(f"no export in {uri} can be chosen ({reasons}): urbandet export {uri}")
@@ -195,27 +193,6 @@ def _objection(facts: NetworkFacts) -> str | None:
     except MissingExtraError as error:
         return str(error)
     return facts.objection()
-
-
-def _exports(uri: str, storage: Storage) -> Iterator[tuple[str, tuple[dict[str, Any], str]]]:
-    """Exports below a run folder or a folder of exports: name, (marker, URI of the model)."""
-    for folder in (join_uri(uri, "exports"), uri):
-        try:
-            files = [file.uri for file in storage.list_files(f"{folder.rstrip('/')}/")]
-        except NotFoundError:
-            continue
-        marks = [file for file in files if file.rpartition("/")[2] == _MARKER]
-        for file in sorted(marks):
-            place = file.rpartition("/")[0]
-            try:
-                mark: dict[str, Any] = json.loads(storage.read_bytes(file))
-                mark["model"], mark["checkpoint"], mark["precision"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise ModelError(f"{file} is damaged ({error}): export it again") from error
-            model = join_uri(place, mark["model"]) if mark["model"] else place
-            yield place.rpartition("/")[2], (mark, model)
-        if marks:
-            return
 
 
 def _kept(folder: RunFolder, asked: dict[str, Any]) -> Choice | None:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from urbandet_ray.models.odapi import lean_layers, open_odapi
+from urbandet_ray.exporting.lean_layers import lean_layers
+from urbandet_ray.models.odapi import open_odapi
 
 # read while tests are collected, so before any of them imports TensorFlow into this process
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")

@@ -11,10 +11,7 @@ from urbandet_ray.training.optimisation.pruning import (
     EVERY_STEPS,
     make_pruner,
     mask_of,
-    round_checkpoint,
     sizes_text,
-    stored_weights,
-    to_bfloat16,
 )
 
 pytestmark = pytest.mark.train
@@ -103,31 +100,6 @@ def test_going_back_to_an_earlier_step_opens_the_masks_again(begin: int) -> None
     pruner.update(0)
     pruner.apply()
     assert np.array_equal(weights.numpy(), start)
-
-
-def test_bfloat16_keeps_infinity_and_what_is_no_number() -> None:
-    """Rounding up does not turn a NaN into an infinity."""
-    bits = np.array([0x7FFFFFFF, 0x7F800000, 0xFF800000], np.uint32)
-    rounded = to_bfloat16(bits.view(np.float32))
-    assert np.isnan(rounded[0])
-    assert rounded[1:].tolist() == [math.inf, -math.inf]
-
-
-def test_a_rounded_checkpoint_still_fits(tmp_path) -> None:
-    """Scalars stay scalars, what is no float32 stays as it is, names stay the variables' own."""
-    tf = open_odapi().tf
-    values = (1 / 3, np.full((2, 3), 1 / 7, np.float32), np.int64(2**40 + 1))
-    given = [tf.Variable(one, name=f"part{n}") for n, one in enumerate(values)]
-    prefix = tf.train.Checkpoint(parts=given).write(str(tmp_path / "ckpt"))
-    round_checkpoint(prefix)
-    read = [tf.Variable(tf.zeros_like(one)) for one in given]
-    tf.train.Checkpoint(parts=read).read(prefix).assert_consumed()
-    assert [one.numpy().tolist() for one in read] == [
-        to_bfloat16(np.float32(1 / 3)).tolist(),
-        to_bfloat16(values[1]).tolist(),
-        2**40 + 1,
-    ]
-    assert sorted(name for name, _ in stored_weights(prefix)) == ["part0", "part1"]
 
 
 def test_sizes_are_told_in_megabytes() -> None:

@@ -13,7 +13,6 @@ from urbandet_ray.training.optimisation.pruning import (
     report_text,
     sizes_bytes,
     sparsity_at,
-    to_bfloat16,
 )
 
 pytestmark = pytest.mark.train
@@ -155,14 +154,6 @@ def test_pruned_weights_stay_zero_through_steps_with_momentum() -> None:
         "pruned",
         "kernels",
     ]
-
-
-def test_bfloat16_rounds_to_the_nearest_even() -> None:
-    """As TensorFlow's own cast does."""
-    tf = open_odapi().tf
-    values = np.random.default_rng(0).normal(size=1000).astype(np.float32)
-    expected = tf.cast(tf.cast(values, tf.bfloat16), tf.float32).numpy()
-    assert np.array_equal(to_bfloat16(values), expected)
 
 
 def test_zeros_and_short_weights_take_less_room() -> None:
