@@ -11,7 +11,8 @@ from urbandet_ray.config import ModelConfig
 from urbandet_ray.errors import ConfigError, LabelError, MissingExtraError, ModelError
 from urbandet_ray.labels import STREET_LABELS, LabelMap
 from urbandet_ray.models.loader import load_detector, model_fingerprint
-from urbandet_ray.models.model_files import cache_folder, local_model, resolve_uri
+from urbandet_ray.models.model_cache import cache_folder
+from urbandet_ray.models.model_files import local_model, resolve_uri
 from urbandet_ray.models.shipped import SHIPPED_FOLDER
 from urbandet_ray.storage import Storage
 

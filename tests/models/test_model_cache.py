@@ -9,7 +9,8 @@ import pytest
 from urbandet_ray.config import ModelConfig
 from urbandet_ray.errors import ModelError, StorageError
 from urbandet_ray.models.loader import load_detector, model_fingerprint
-from urbandet_ray.models.model_files import cache_folder, local_model
+from urbandet_ray.models.model_cache import cache_folder
+from urbandet_ray.models.model_files import local_model
 from urbandet_ray.storage import RetryPolicy, Storage
 
 pytestmark = pytest.mark.s3

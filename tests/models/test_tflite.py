@@ -6,7 +6,7 @@ import pytest
 from urbandet_ray.config import ModelConfig
 from urbandet_ray.errors import LabelError, ModelError
 from urbandet_ray.labels import STREET_LABELS
-from urbandet_ray.models.backends.answers import AnswerRules
+from urbandet_ray.models.answers import AnswerRules
 from urbandet_ray.models.backends.tflite import TfliteDetector, TfliteFile
 from urbandet_ray.models.backends.tflite_file import read_tflite_facts
 from urbandet_ray.models.classes import ClassTable, class_table, parse_model_labels

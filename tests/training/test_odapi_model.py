@@ -18,7 +18,7 @@ from urbandet_ray.records.images import encode_png
 from urbandet_ray.records.writer import write_frames
 from urbandet_ray.training.finetune.heads import class_rows
 from urbandet_ray.training.finetune.rows import RowLayout
-from urbandet_ray.training.odapi_model import OdApiModel, Precision
+from urbandet_ray.training.odapi_model import ActivationPrecision, OdApiModel
 
 # read while tests are collected, so before any of them imports TensorFlow into this process
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -176,7 +176,7 @@ def test_images_of_any_size_are_refused() -> None:
 @pytest.mark.parametrize(
     ("precision", "said"), [("half", "give one of float32"), ("bfloat16", "use_matmul_crop_and")]
 )
-def test_precisions_that_do_not_work(precision: Precision, said: str) -> None:
+def test_precisions_that_do_not_work(precision: ActivationPrecision, said: str) -> None:
     """An unknown one, and one that Faster R-CNN's crops do not know."""
     config = read_pipeline(model_config_path("faster_rcnn_resnet50_v1_640")).message
     with pytest.raises(ConfigError, match=said):

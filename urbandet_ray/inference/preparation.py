@@ -13,9 +13,9 @@ from urbandet_ray.errors import ConfigError
 from urbandet_ray.inference.job import InferJob
 from urbandet_ray.inference.pool import ActorPool
 from urbandet_ray.labels import LabelMap
-from urbandet_ray.models.backends.answers import Device
 from urbandet_ray.models.classes import builtin_mappings
 from urbandet_ray.models.detector import Detector
+from urbandet_ray.models.devices import Device
 from urbandet_ray.models.loader import (
     input_wh,
     knows_gpus,

@@ -9,7 +9,7 @@ from typing import Any
 from urbandet_ray.config import ModelConfig
 from urbandet_ray.errors import LabelError, ModelError, NotFoundError
 from urbandet_ray.labels import STREET_LABELS, LabelMap
-from urbandet_ray.models.backends.answers import AnswerRules, Device
+from urbandet_ray.models.answers import AnswerRules
 from urbandet_ray.models.backends.saved_model import SavedModelDetector
 from urbandet_ray.models.backends.tflite import TfliteDetector, TfliteFile
 from urbandet_ray.models.classes import (
@@ -22,6 +22,7 @@ from urbandet_ray.models.classes import (
     read_mapping,
 )
 from urbandet_ray.models.detector import Detector
+from urbandet_ray.models.devices import Device
 from urbandet_ray.models.model_files import local_model, model_files, resolve_uri
 from urbandet_ray.models.network.facts import is_network, read_facts
 from urbandet_ray.models.network.network_detector import NetworkDetector, keeps_its_nms

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from pathlib import Path
 
 from urbandet_ray.errors import ModelError, NotFoundError
+from urbandet_ray.models.model_cache import cache_folder
 from urbandet_ray.models.network.facts import FACTS_NAME, is_network
 from urbandet_ray.models.shipped import SHIPPED_URI, shipped_model_path
 from urbandet_ray.storage import Storage, join_uri
@@ -48,12 +48,6 @@ def model_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     return sorted(file for file in path.rglob("*") if file.is_file())
-
-
-def cache_folder() -> Path:
-    """Where downloaded models are kept: $XDG_CACHE_HOME/urbandet, else ~/.cache/urbandet."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "urbandet" / "models"
 
 
 def _download(uri: str, storage: Storage) -> Path:

@@ -17,7 +17,7 @@ from urbandet_ray.config import TilesConfig
 from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ModelError
 from urbandet_ray.frames import Image
-from urbandet_ray.models.backends.answers import check_image
+from urbandet_ray.models.answers import image_size_wh
 from urbandet_ray.models.detector import Detector
 from urbandet_ray.models.merging import merge_windows
 
@@ -77,7 +77,7 @@ class TiledDetector:
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
         """Detect objects in n images of any sizes; see `Detector.detect`."""
-        sizes = [check_image(image) for image in images]
+        sizes = [image_size_wh(image) for image in images]
         plans = [self._windows(size_wh) for size_wh in sizes]
         crops = [
             image[y0:y1, x0:x1]

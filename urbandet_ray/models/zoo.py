@@ -21,7 +21,7 @@ from pathlib import Path
 
 from urbandet_ray.errors import ConfigError, ModelError, NotFoundError, StorageError
 from urbandet_ray.models.archives import unpack
-from urbandet_ray.models.model_files import cache_folder
+from urbandet_ray.models.model_cache import cache_folder
 from urbandet_ray.storage import Storage
 from urbandet_ray.storage.download import Progress, download, is_http
 from urbandet_ray.storage.uris import parse_uri

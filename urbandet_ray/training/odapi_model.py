@@ -11,7 +11,7 @@ from urbandet_ray.errors import ConfigError
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.training.model import Tensors
 
-Precision = Literal["float32", "bfloat16", "float16"]
+ActivationPrecision = Literal["float32", "bfloat16", "float16"]
 """Of activations; variables and losses are float32."""
 
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -25,7 +25,7 @@ class OdApiModel:
     layers train is decided while tracing.
     """
 
-    def __init__(self, config: Any, *, precision: Precision = "float32") -> None:
+    def __init__(self, config: Any, *, precision: ActivationPrecision = "float32") -> None:
         """Make the model; `build` makes its variables.
 
         Sets Keras' global policy, which stays: the layers made later must follow it too.
@@ -237,7 +237,7 @@ class OdApiModel:
             )
         return [int(side) for side in shape]
 
-    def _check_precision(self, precision: Precision) -> None:
+    def _check_precision(self, precision: ActivationPrecision) -> None:
         if precision not in _POLICIES:
             raise ConfigError(f"precision is {precision!r}: give one of {', '.join(_POLICIES)}")
         crops = (

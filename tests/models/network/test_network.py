@@ -323,7 +323,7 @@ def cuda_build(monkeypatch: pytest.MonkeyPatch) -> None:
 
     offered = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
-    monkeypatch.setattr(runtimes, "_sees_gpu", lambda: True)
+    monkeypatch.setattr(runtimes, "sees_gpu", lambda: True)
 
 
 @pytest.mark.usefixtures("cuda_build")

@@ -23,8 +23,8 @@ from urbandet_ray.models.network.postprocess import (
     Found,
     PostProcess,
     decode_boxes,
+    detect_from_boxes,
     detect_from_raw,
-    suppress,
 )
 
 # read while tests are collected, so before any of them imports TensorFlow into this process
@@ -126,7 +126,7 @@ def assert_same(found: list[Found], expected: list[Found], *, rtol: float = 0) -
 
 
 def shared_or_own(boxes: np.ndarray) -> np.ndarray:
-    """[n, a, 1, 4] as [n, a, 4], as `suppress` takes boxes that classes share."""
+    """[n, a, 1, 4] as [n, a, 4], as `detect_from_boxes` takes boxes that classes share."""
     return boxes[:, :, 0] if boxes.shape[2] == 1 else boxes
 
 
@@ -152,7 +152,7 @@ def test_same_as_the_od_api(case: Any, rules: PostProcess, steps: Any) -> None:
     """
     boxes, scores, windows = case
     with steps:
-        found = suppress(shared_or_own(boxes), scores, rules, windows_yxyx=windows)
+        found = detect_from_boxes(shared_or_own(boxes), scores, rules, windows_yxyx=windows)
     rtol = 2e-6 if rules.soft_nms_sigma else 0
     assert_same(found, reference(boxes, scores, windows, rules), rtol=rtol)
 
@@ -187,7 +187,7 @@ def test_edges(
     """Limits are strict; empty boxes fill a class, not the total; clipping is after overlaps."""
     given, columns = np.array([boxes], np.float32), np.array([scores], np.float32)[:, :, None]
     rules, windows = replace(RULES, **change), np.array([UNIT_WINDOW], np.float32)
-    found = suppress(given, columns, rules, windows_yxyx=windows)
+    found = detect_from_boxes(given, columns, rules, windows_yxyx=windows)
     np.testing.assert_allclose(found[0].scores, answered)
     assert_same(found, reference(given[:, :, None], columns, windows, rules))
 
@@ -206,7 +206,7 @@ def test_same_on_many_anchors(change: dict[str, Any], classes: int) -> None:
     rules = replace(RULES, **change)
     windows = np.array([UNIT_WINDOW, (0, 0, 0.75, 1)], np.float32)
     with mock.patch.multiple(postprocess, _FIRST=64):
-        found = suppress(boxes, scores, rules, windows_yxyx=windows)
+        found = detect_from_boxes(boxes, scores, rules, windows_yxyx=windows)
     assert_same(found, reference(boxes[:, :, None], scores, windows, rules))
     assert len(np.unique(found[0].scores)) < len(found[0].scores) > 50
 
@@ -300,10 +300,10 @@ def test_higher_floor_gives_a_prefix(
 ) -> None:
     """Raising score_min leaves what scores above it, in the same order, and nothing else."""
     boxes, scores, windows = case
-    full = suppress(shared_or_own(boxes), scores, rules, windows_yxyx=windows)
+    full = detect_from_boxes(shared_or_own(boxes), scores, rules, windows_yxyx=windows)
     raised = replace(rules, score_min=max(score_min, rules.score_min))
     with steps:
-        found = suppress(shared_or_own(boxes), scores, raised, windows_yxyx=windows)
+        found = detect_from_boxes(shared_or_own(boxes), scores, raised, windows_yxyx=windows)
     above = [np.count_nonzero(one.scores > np.float32(raised.score_min)) for one in full]
     prefixes = [[column[:k] for column in one] for one, k in zip(full, above, strict=True)]
     assert_same(found, [Found(*columns) for columns in prefixes])
@@ -360,7 +360,7 @@ def test_nan_is_no_detection(converter: Any, agnostic: bool) -> None:
 def test_nan_of_one_class() -> None:
     """Under a sigmoid the anchor's other classes stand."""
     boxes = np.array([[[0, 0, 1, 1]]])
-    (found,) = suppress(boxes, np.array([[[np.nan, 0.5]]]), RULES)
+    (found,) = detect_from_boxes(boxes, np.array([[[np.nan, 0.5]]]), RULES)
     assert (found.scores.tolist(), found.classes.tolist()) == ([0.5], [1])
 
 
@@ -382,4 +382,4 @@ def test_nothing_found(shape: tuple[int, ...], score: float, agnostic: bool) -> 
     boxes = np.broadcast_to(np.array([0, 0, 1, 1]), (*shape[:2], 4))
     rules = replace(RULES, class_agnostic=agnostic)
     nothing = Found(np.empty((0, 4)), np.empty(0), np.empty(0))
-    assert_same(suppress(boxes, np.full(shape, score), rules), [nothing] * shape[0])
+    assert_same(detect_from_boxes(boxes, np.full(shape, score), rules), [nothing] * shape[0])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from urbandet_ray.errors import ConfigError, ModelError
-from urbandet_ray.models.network.postprocess import PostProcess, detect_from_raw, suppress
+from urbandet_ray.models.network.postprocess import PostProcess, detect_from_boxes, detect_from_raw
 
 LIMITS: dict[str, Any] = {"score_min": 0.1, "iou_max": 0.5, "max_per_class": 100, "max_total": 100}
 RULES = PostProcess(score_converter="identity", background=False, **LIMITS)
@@ -42,6 +42,6 @@ def test_shapes_that_do_not_fit() -> None:
     with pytest.raises(ModelError, match=r"logits \(5,\) and anchors"):
         detect_from_raw(np.zeros((5, 4)), np.zeros(5), anchors, RULES)
     with pytest.raises(ModelError, match=r"boxes \(2, 5, 2, 4\) and logits .* with one column mo"):
-        suppress(np.zeros((2, 5, 2, 4)), logits, RULES)
+        detect_from_boxes(np.zeros((2, 5, 2, 4)), logits, RULES)
     with pytest.raises(ModelError, match=r"logits \(2, 5, 1\) hold no class"):
-        suppress(np.zeros((2, 5, 4)), logits[:, :, :1], replace(RULES, background=True))
+        detect_from_boxes(np.zeros((2, 5, 4)), logits[:, :, :1], replace(RULES, background=True))

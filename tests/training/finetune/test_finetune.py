@@ -17,7 +17,7 @@ from urbandet_ray.training.finetune.heads import class_rows
 from urbandet_ray.training.finetune.rows import (
     PRIOR_LOGIT,
     RowLayout,
-    class_table,
+    class_shares,
     map_rows,
     silence_rows,
 )
@@ -83,13 +83,13 @@ def test_rows_without_a_source_are_silenced() -> None:
 def test_class_table_by_name() -> None:
     """Renamed classes meet, equal names meet without, and a new class may have none."""
     new = LabelMap({1: "vehicle", 3: "dog", 4: "tram"})
-    table = class_table(OLD, new, {"car": "vehicle", "bus": "vehicle"})
+    table = class_shares(OLD, new, {"car": "vehicle", "bus": "vehicle"})
     assert table == {1: {3: 0.6, 5: pytest.approx(0.4)}, 3: {6: 1.0}}
 
 
 def test_first_named_class_weighs_most() -> None:
     """The order is that of the mapping, not of the ids."""
-    table = class_table(OLD, LabelMap({1: "vehicle"}), {"bus": "vehicle", "car": "vehicle"})
+    table = class_shares(OLD, LabelMap({1: "vehicle"}), {"bus": "vehicle", "car": "vehicle"})
     assert list(table[1]) == [5, 3]
 
 
@@ -136,7 +136,7 @@ def test_heads_by_name(old: tuple[OdApiModel, str], new: OdApiModel) -> None:
     """Rows come from the old classes, background and everything else from the same place."""
     labels = LabelMap({**STREET_LABELS.names, 5: "tram"})
     report = restore_for_finetuning(new, old[1], old_labels=OLD, new_labels=labels, renames=RENAMES)
-    weights, shares = head_of(new), class_table(OLD, labels, RENAMES)[1]
+    weights, shares = head_of(new), class_shares(OLD, labels, RENAMES)[1]
     vehicle = sum(old_id * share for old_id, share in shares.items())
     assert set(weights) == {"pointwise_kernel", "bias"}
     for anchor in class_values(weights["bias"], NEW_CLASSES):

@@ -6,7 +6,6 @@ Where the batch is open, images of the same size go together.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urbandet_ray.detections import Detections
-from urbandet_ray.errors import MissingExtraError, ModelError, first_line
+from urbandet_ray.errors import ModelError, first_line
 from urbandet_ray.frames import Image
-from urbandet_ray.models.backends.answers import AnswerRules, Device, check_image, failed
+from urbandet_ray.models.answers import AnswerRules, failed, image_size_wh
+from urbandet_ray.models.devices import Device, open_tensorflow
 
 OUTPUTS = ("detection_boxes", "detection_classes", "detection_scores")
 
@@ -61,8 +61,8 @@ class SavedModelDetector:
         """Detect objects in n images of any sizes; see `Detector.detect`."""
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for index, image in enumerate(images):
-            check_image(image)
-            key = image.shape if self._input_shape[0] is None else (index,)
+            size_wh = image_size_wh(image)
+            key = size_wh if self._input_shape[0] is None else (index,)
             by_shape.setdefault(key, []).append(index)
         answers: dict[int, Detections] = {}
         for indices in by_shape.values():
@@ -85,7 +85,7 @@ class SavedModelDetector:
                 "its graph fixes the batch; export it again with an open or a fixed batch of 1"
             )
         counts = self._counts(raw, len(images), boxes.shape[1])
-        size_wh = check_image(images[0])
+        size_wh = image_size_wh(images[0])
         return [
             self._rules.read(b[:n], s[:n], np.rint(c[:n]).astype(np.int32), size_wh)
             for b, s, c, n in zip(boxes, scores, classes, counts, strict=True)
@@ -105,45 +105,6 @@ class SavedModelDetector:
             return [most] * images
         counts: NDArray[np.float32] = raw["num_detections"].numpy().reshape(-1)
         return [int(count) for count in counts]
-
-
-def open_tensorflow(threads: int, device: Device = "auto") -> Any:
-    """TensorFlow with Keras 2 and GPU memory taken as needed.
-
-    Args:
-        threads: on the CPU; without effect once TensorFlow has run something.
-        device: where it is to compute.
-
-    Raises:
-        MissingExtraError: it is not installed.
-        ModelError: it sees no GPU, and is to compute on one.
-    """
-    # decided at TensorFlow's first import: the OD API needs Keras 2 in the same process (odapi.py)
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise MissingExtraError(
-            "a SavedModel needs TensorFlow, which is not installed: "
-            "pip install 'urbandet-ray[train]', or use a .tflite model"
-        ) from error
-    gpus = tf.config.list_physical_devices("GPU") if device != "cpu" else []
-    if device == "gpu" and not gpus:
-        raise ModelError(
-            f"TensorFlow {tf.__version__} sees no GPU here: it needs NVIDIA's driver and the CUDA "
-            "it was built with (pip install 'tensorflow[and-cuda]'); to run on the CPU, set "
-            "actors.gpus=0"
-        )
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
-        if device == "cpu":
-            tf.config.set_visible_devices([], "GPU")
-        for gpu in gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)
-    except RuntimeError:
-        pass  # TensorFlow is already running in this process and keeps its settings
-    return tf
 
 
 def _signature(model: Any, source: str) -> Any:

@@ -19,7 +19,7 @@ from urbandet_ray.chatter import stderr_held
 from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ModelError, first_line
 from urbandet_ray.frames import Image
-from urbandet_ray.models.backends.answers import AnswerRules, check_image
+from urbandet_ray.models.answers import AnswerRules, image_size_wh
 from urbandet_ray.models.backends.tflite_file import TfliteFacts, read_tflite_facts
 
 OD_API_MEAN, OD_API_STD = 127.5, 127.5
@@ -88,7 +88,7 @@ class TfliteDetector:
         return [self._detect_one(image) for image in images]
 
     def _detect_one(self, image: Image) -> Detections:
-        size_wh = check_image(image)
+        size_wh = image_size_wh(image)
         self._interpreter.set_tensor(self._input_index, self._prepare(image))
         self._interpreter.invoke()
         get, facts = self._interpreter.get_tensor, self._facts

@@ -12,7 +12,8 @@ import numpy as np
 from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ModelError
 from urbandet_ray.frames import Image
-from urbandet_ray.models.backends.answers import AnswerRules, Device, check_image, failed
+from urbandet_ray.models.answers import AnswerRules, failed, image_size_wh
+from urbandet_ray.models.devices import Device
 from urbandet_ray.models.network.facts import Resizing, Runtime, read_anchors, read_facts
 from urbandet_ray.models.network.postprocess import detect_from_raw
 from urbandet_ray.models.network.runtimes import Answer, Compiler, load_runtime
@@ -73,7 +74,7 @@ class NetworkDetector:
         """Detect objects in n images of any sizes; see `Detector.detect`."""
         by_size: dict[tuple[int, int], list[int]] = {}
         for index, image in enumerate(images):
-            by_size.setdefault(check_image(image), []).append(index)
+            by_size.setdefault(image_size_wh(image), []).append(index)
         found: dict[int, Detections] = {}
         for size_wh, indices in by_size.items():
             answer = self._answer(self._batch([images[index] for index in indices]))

@@ -19,10 +19,10 @@ import numpy as np
 
 from urbandet_ray.errors import ConfigError, ModelError
 from urbandet_ray.models.network.suppression import (
-    Block,
     Classes,
     Floats,
     Indices,
+    RankedBoxes,
     select_hard,
     select_soft,
 )
@@ -154,7 +154,7 @@ def detect_from_raw(
     return _detect(decoded, logits, rules, windows_yxyx)
 
 
-def suppress(
+def detect_from_boxes(
     boxes_yxyx: Floats,
     logits: Floats,
     rules: PostProcess,
@@ -261,7 +261,7 @@ def _lowest_key(rules: PostProcess) -> float:
 
 def _blocks(
     keys: Floats, classes: range, boxes_of: _BoxesOf, rules: PostProcess
-) -> Iterator[Block]:
+) -> Iterator[RankedBoxes]:
     """Candidates of these classes; where class-agnostic, of the best class each."""
     columns, size = keys[:, classes.start : classes.stop], _BLOCK
     if rules.class_agnostic:
@@ -273,7 +273,7 @@ def _blocks(
             at, class_ids = anchors[part], places[part] + np.int32(classes.start)
             if rules.class_agnostic:
                 class_ids = _scores(keys[at], rules).argmax(axis=1).astype(np.int32)
-            block = Block(at, scores[part], class_ids, boxes_of(at, class_ids))
+            block = RankedBoxes(at, scores[part], class_ids, boxes_of(at, class_ids))
             sound = np.flatnonzero(~np.isnan(block.boxes).any(axis=1))
             yield block.take(sound) if len(sound) < len(at) else block
             start, size = start + size, min(2 * size, _BLOCKS_MAX * _BLOCK)
@@ -308,7 +308,9 @@ def _ranked(keys: Floats, rules: PostProcess) -> Iterator[tuple[Indices, Classes
         done, count = done + len(order), max(count, len(near)) * _GROWTH  # many may have tied
 
 
-def _select(blocks: Iterator[Block], classes: int, rules: PostProcess) -> Iterator[Block]:
+def _select(
+    blocks: Iterator[RankedBoxes], classes: int, rules: PostProcess
+) -> Iterator[RankedBoxes]:
     room = rules.max_total if rules.class_agnostic else rules.max_per_class
     if rules.soft_nms_sigma:
         return select_soft(blocks, room, rules.soft_nms_sigma, rules.score_min)
@@ -316,7 +318,7 @@ def _select(blocks: Iterator[Block], classes: int, rules: PostProcess) -> Iterat
     return select_hard(blocks, rooms, rules.iou_max, agnostic=rules.class_agnostic)
 
 
-def _within(blocks: Iterator[Block], window: Floats) -> Iterator[Block]:
+def _within(blocks: Iterator[RankedBoxes], window: Floats) -> Iterator[RankedBoxes]:
     """Boxes that have area in the window, clipped to it."""
     low, high = window[[0, 1, 0, 1]], window[[2, 3, 2, 3]]
     for block in blocks:
@@ -326,7 +328,7 @@ def _within(blocks: Iterator[Block], window: Floats) -> Iterator[Block]:
             yield block._replace(boxes=boxes).take(inside)
 
 
-def _merge(kept: list[Iterator[Block]], window: Floats, rules: PostProcess) -> Found:
+def _merge(kept: list[Iterator[RankedBoxes]], window: Floats, rules: PostProcess) -> Found:
     """The best max_total; of equal scores the lower class's are first.
 
     No stream is looked at further than that takes. Where there are several, theirs are blocks of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections import defaultdict
 from collections.abc import Callable
@@ -14,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urbandet_ray.errors import MissingExtraError, ModelError, UrbandetError, first_line
-from urbandet_ray.models.backends.answers import Device
-from urbandet_ray.models.backends.saved_model import open_tensorflow
-from urbandet_ray.models.model_files import cache_folder
+from urbandet_ray.models.devices import Device, open_tensorflow, processor_has, sees_gpu
+from urbandet_ray.models.model_cache import cache_folder
 from urbandet_ray.models.network.facts import NetworkFacts, Precision, Runtime
 
 Compiler = Literal["xla", "tensorrt"]
@@ -120,9 +118,9 @@ def computes_in(facts: NetworkFacts) -> Precision:
     """
     able = True
     if (facts.runtime, facts.precision) == ("savedmodel", "fp16"):
-        able = _sees_gpu()
+        able = sees_gpu()
     elif (facts.runtime, facts.precision) == ("savedmodel", "bf16"):
-        able = _processor_has("avx512_bf16", "amx_bf16")
+        able = processor_has("avx512_bf16", "amx_bf16")
     elif (facts.runtime, facts.precision) == ("openvino", "bf16"):
         try:
             able = "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -131,15 +129,6 @@ def computes_in(facts: NetworkFacts) -> Precision:
                 f"OpenVINO is not installed ({error}): pip install 'urbandet-ray[fast]'"
             ) from error
     return facts.precision if able else "f32"
-
-
-def _processor_has(*flags: str) -> bool:
-    """Whether Linux lists one of these for the processor; elsewhere none is known."""
-    try:
-        words = Path("/proc/cpuinfo").read_text().split()
-    except OSError:
-        return False
-    return not set(flags).isdisjoint(words)
 
 
 def _openvino() -> Any:
@@ -281,7 +270,7 @@ def _providers(device: Device, tensorrt: bool) -> list[tuple[str, dict[str, Any]
         raise ModelError("TensorRT needs a GPU: set actors.gpus, or leave model.compiler out")
     wanted, name = (_TENSORRT, "TensorRT") if tensorrt else (_CUDA, "CUDA")
     able = device != "cpu" and wanted in onnxruntime.get_available_providers()
-    if able and _sees_gpu():
+    if able and sees_gpu():
         gpu: list[tuple[str, dict[str, Any]]] = [(_CUDA, _CUDA_OPTIONS), (_CPU, {})]
         return [(_TENSORRT, _tensorrt_options()), *gpu] if tensorrt else gpu
     if device == "gpu" or tensorrt:
@@ -310,18 +299,6 @@ def filled(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
     """As many images as wanted: black ones behind those given."""
     missing = count - len(images)
     return np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
-
-
-def _sees_gpu() -> bool:
-    """Whether there is a CUDA driver and it shows a GPU to this process."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    count = ctypes.c_int()
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
-        return False
-    return count.value > 0
 
 
 class TfliteRuntime:

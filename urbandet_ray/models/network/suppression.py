@@ -20,7 +20,7 @@ Classes = NDArray[np.int32]
 _CHUNK = 64  # compared with one another at once: the matrices stay in the first cache
 
 
-class Block(NamedTuple):
+class RankedBoxes(NamedTuple):
     """Anchors of one class or more, best first: [k], boxes [k, 4] yxyx."""
 
     anchors: Indices
@@ -28,14 +28,14 @@ class Block(NamedTuple):
     classes: Classes
     boxes: Floats
 
-    def take(self, at: Indices | slice) -> Block:
+    def take(self, at: Indices | slice) -> RankedBoxes:
         """Those at these places."""
-        return Block(self.anchors[at], self.scores[at], self.classes[at], self.boxes[at])
+        return RankedBoxes(self.anchors[at], self.scores[at], self.classes[at], self.boxes[at])
 
 
 def select_hard(
-    blocks: Iterator[Block], rooms: Sequence[int], iou_max: float, *, agnostic: bool
-) -> Iterator[Block]:
+    blocks: Iterator[RankedBoxes], rooms: Sequence[int], iou_max: float, *, agnostic: bool
+) -> Iterator[RankedBoxes]:
     """Those that overlap no better one of their class by more than `iou_max`.
 
     Args:
@@ -87,8 +87,8 @@ def _greedy(apart: NDArray[np.bool_], groups: Classes, left: NDArray[np.intp]) -
 
 
 def select_soft(
-    blocks: Iterator[Block], room: int, sigma: float, score_min: float
-) -> Iterator[Block]:
+    blocks: Iterator[RankedBoxes], room: int, sigma: float, score_min: float
+) -> Iterator[RankedBoxes]:
     """The first `room` by scores that overlaps with those before have lowered, above `score_min`.
 
     The kernel's queue: the best is kept if nothing kept since it was queued lowers its score.
@@ -101,7 +101,7 @@ def select_soft(
         for at in range(len(block.scores))
     )
     kept = np.empty((5, 0), np.float32)
-    queue: list[tuple[float, int, int, Floats, Block, int]] = []
+    queue: list[tuple[float, int, int, Floats, RankedBoxes, int]] = []
     following = next(coming, None)
     while kept.shape[1] < room and (queue or following):
         if following and (not queue or following[:2] < queue[0][:2]):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from urbandet_ray.errors import InputError
-from urbandet_ray.models.model_files import cache_folder
+from urbandet_ray.models.model_cache import cache_folder
 from urbandet_ray.records.sources import Source
 from urbandet_ray.training.augmentation.presets import augmentation
 from urbandet_ray.training.data.batches import train_dataset, validation_dataset

@@ -12,7 +12,7 @@ from urbandet_ray.models.classes import ModelLabels
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.training.finetune.heads import ClassRows, class_rows, parts
 from urbandet_ray.training.finetune.report import FineTuneReport, PartCount, class_lines
-from urbandet_ray.training.finetune.rows import Table, class_table, map_rows, silence_rows
+from urbandet_ray.training.finetune.rows import Table, class_shares, map_rows, silence_rows
 from urbandet_ray.training.odapi_model import OdApiModel
 
 KINDS = ("heads", "detection", "full", "classification")
@@ -62,7 +62,7 @@ def restore_for_finetuning(
         )
     if isinstance(old_labels, LabelMap):
         old_labels = ModelLabels(old_labels, max(old_labels.names), "the checkpoint's label map")
-    table = class_table(old_labels, new_labels, renames)
+    table = class_shares(old_labels, new_labels, renames)
     done = _fill(model, reader, checkpoint, table)
     lines = class_lines(table, old_labels, new_labels, model.num_classes)
     if "mapped" not in done.values():

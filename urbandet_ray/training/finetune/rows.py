@@ -55,7 +55,7 @@ class RowLayout:
         return RowLayout(rows - self.background, self.anchors, self.background, self.width)
 
 
-def class_table(
+def class_shares(
     old: ModelLabels, new: LabelMap, renames: Mapping[str, str] | None
 ) -> dict[int, dict[int, float]]:
     """The old classes of each new one, by name.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +12,6 @@ from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ModelError, first_line
 from urbandet_ray.frames import Image
 from urbandet_ray.models.classes import ClassTable
-
-Device = Literal["auto", "cpu", "gpu"]
-"""Where a model runs; auto is a GPU where the runtime has one, gpu fails where it has none."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class AnswerRules:
         return Detections.of(boxes_xyxy[order], scores[order], class_ids[order])
 
 
-def check_image(image: Image) -> tuple[int, int]:
+def image_size_wh(image: Image) -> tuple[int, int]:
     """The image's width and height.
 
     Raises:
