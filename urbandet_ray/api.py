@@ -21,6 +21,7 @@ from urbandet_ray.config import (
     load_config,
 )
 from urbandet_ray.config.sections import Section
+from urbandet_ray.inference.track_files import TrackReport
 from urbandet_ray.storage import Storage
 
 
@@ -55,9 +56,7 @@ def evaluate(run: str, truth: str, **settings: Any) -> _evaluate.EvalReport:
     )
 
 
-def track(
-    run: str, *, storage: Mapping[str, Any] | None = None, **rules: Any
-) -> _track.TrackReport:
+def track(run: str, *, storage: Mapping[str, Any] | None = None, **rules: Any) -> TrackReport:
     """Number the objects of a finished run; the ids stand in its detections.
 
     Args:

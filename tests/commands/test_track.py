@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from crowds import committed
 
-from urbandet_ray.commands.track import read_tracks, track, write_tracks
+from urbandet_ray.commands.track import track
 from urbandet_ray.config import TrackConfig
 from urbandet_ray.errors import MissingExtraError, NotFoundError, RunError
 from urbandet_ray.inference import tracks as tracker
+from urbandet_ray.inference.track_files import read_tracks, write_tracks
 from urbandet_ray.runs.lock import LOCK_NAME, WriterLock
 from urbandet_ray.runs.run_folder import TRACKS_NAME, RunFolder
 from urbandet_ray.storage import Storage

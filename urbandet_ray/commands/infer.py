@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 
-from urbandet_ray.commands.track import TrackReport, write_tracks
 from urbandet_ray.config import InferConfig
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.inference.backend_choice import choose_backend, keep_choice
@@ -24,6 +23,7 @@ from urbandet_ray.inference.preparation import (
 from urbandet_ray.inference.progress import Progress
 from urbandet_ray.inference.session import ray_session
 from urbandet_ray.inference.shards import fitting_rule
+from urbandet_ray.inference.track_files import TrackReport, write_tracks
 from urbandet_ray.inference.tracks import tracker_version
 from urbandet_ray.json_files import to_json
 from urbandet_ray.label_files import read_labels

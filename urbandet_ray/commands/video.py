@@ -9,11 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from urbandet_ray.commands.track import read_tracks
 from urbandet_ray.config import VideoConfig
 from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ConfigError, InputError, NotFoundError
 from urbandet_ray.frames import Frame, Image
+from urbandet_ray.inference.track_files import read_tracks
 from urbandet_ray.records.images import decode_frame, decode_image
 from urbandet_ray.records.sources import list_sources, read_source
 from urbandet_ray.rendering.annotate import Annotator
