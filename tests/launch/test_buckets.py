@@ -15,13 +15,13 @@ from conftest import S3Server
 
 from urbandet_ray.config import StorageConfig
 from urbandet_ray.launch.buckets import PROBE_PREFIX, Findings, check_places, minimal_policy
-from urbandet_ray.launch.needs import Place
+from urbandet_ray.launch.needs import ConfigPlace
 from urbandet_ray.storage import Storage
 
 pytestmark = pytest.mark.s3
 BUCKET = "preflight"
-READ = Place("input", f"s3://{BUCKET}/drives")
-WRITE = Place("output", f"s3://{BUCKET}/runs/new", write=True)
+READ = ConfigPlace("input", f"s3://{BUCKET}/drives")
+WRITE = ConfigPlace("output", f"s3://{BUCKET}/runs/new", write=True)
 
 
 @pytest.fixture(scope="module")
@@ -103,15 +103,15 @@ def test_what_is_allowed_is_said_and_nothing_is_left(server: S3Server) -> None:
 
 def test_a_video_is_tried_beside_itself(server: S3Server) -> None:
     """The place that is written is a file."""
-    place = Place("output", f"s3://{BUCKET}/runs/new/drive.mp4", write=True)
+    place = ConfigPlace("output", f"s3://{BUCKET}/runs/new/drive.mp4", write=True)
     assert failures(check_places([place], server.options)) == []
 
 
 def test_no_such_bucket_is_one_line(server: S3Server) -> None:
     """However many places are in it."""
     places = [
-        Place("input", "s3://no-such-bucket/a"),
-        Place("output", "s3://no-such-bucket/b", write=True),
+        ConfigPlace("input", "s3://no-such-bucket/a"),
+        ConfigPlace("output", "s3://no-such-bucket/b", write=True),
     ]
     (line,) = failures(check_places(places, server.options))
     assert line.startswith("fail  s3://no-such-bucket: bucket 'no-such-bucket' does not exist")
@@ -119,7 +119,7 @@ def test_no_such_bucket_is_one_line(server: S3Server) -> None:
 
 def test_no_such_folder(server: S3Server) -> None:
     """The bucket is there."""
-    (line,) = failures(check_places([Place("input", f"s3://{BUCKET}/drivs")], server.options))
+    (line,) = failures(check_places([ConfigPlace("input", f"s3://{BUCKET}/drivs")], server.options))
     assert f"fail  input s3://{BUCKET}/drivs: no file is at or below" in line
 
 
@@ -127,7 +127,7 @@ def test_an_empty_folder(server: S3Server) -> None:
     """Is said to be one: there is nothing to read."""
     storage = Storage(server.options)
     storage.write_bytes(f"s3://{BUCKET}/empty/.keep", b"")
-    (line,) = failures(check_places([Place("input", f"s3://{BUCKET}/empty")], server.options))
+    (line,) = failures(check_places([ConfigPlace("input", f"s3://{BUCKET}/empty")], server.options))
     assert line == f"fail  input s3://{BUCKET}/empty: s3://{BUCKET}/empty is an empty folder"
     storage.delete(f"s3://{BUCKET}/empty/.keep")
 
@@ -139,7 +139,7 @@ def test_a_checkpoint_may_be_a_prefix(server: S3Server) -> None:
     for name in names:
         storage.write_bytes(name, b"x")
     places = [
-        Place("fine_tune.checkpoint", f"s3://{BUCKET}/m{end}", checkpoint=True)
+        ConfigPlace("fine_tune.checkpoint", f"s3://{BUCKET}/m{end}", checkpoint=True)
         for end in ("/ckpt-0", "", "/ckpt-1")
     ]
     (line,) = failures(check_places(places, server.options))
@@ -150,7 +150,7 @@ def test_a_checkpoint_may_be_a_prefix(server: S3Server) -> None:
 
 def test_a_place_without_a_bucket_is_one_line(server: S3Server) -> None:
     """The others are tried all the same."""
-    places = [Place("output", "s3://drive.mp4", write=True), READ]
+    places = [ConfigPlace("output", "s3://drive.mp4", write=True), READ]
     (line,) = failures(check_places(places, server.options))
     assert line.startswith("fail  output s3://drive.mp4: 's3:' is no S3 URI")
     assert json.loads(minimal_policy(places))["Statement"][0]["Resource"] == [
@@ -212,7 +212,7 @@ def test_a_bucket_of_another_region(server: S3Server) -> None:
     far.create_bucket(
         Bucket="far-away", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
     )
-    place = Place("output", "s3://far-away/run", write=True)
+    place = ConfigPlace("output", "s3://far-away/run", write=True)
     (line,) = failures(check_places([place], server.options))
     assert line == (
         "fail  s3://far-away: the bucket is in eu-central-1, the run would look for it in "

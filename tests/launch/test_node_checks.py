@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from urbandet_ray.cli.cluster import app
 from urbandet_ray.commands.preflight import preflight_there
 from urbandet_ray.config import EvalConfig, InferConfig, TrainConfig, VideoConfig, load_config
-from urbandet_ray.launch.needs import Need, Place, places_of, processes_of, results_of
+from urbandet_ray.launch.needs import ConfigPlace, Need, places_of, processes_of, results_of
 from urbandet_ray.launch.node_checks import (
     check_disks,
     check_gpus,
@@ -251,9 +251,9 @@ def test_a_checkpoint_may_be_a_prefix(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "ckpt-0.index").touch()
     for name, problems in (("ckpt-0", 0), ("ckpt-1", 1)):
-        sent = Place("fine_tune.checkpoint", f"m/{name}", checkpoint=True)
+        sent = ConfigPlace("fine_tune.checkpoint", f"m/{name}", checkpoint=True)
         assert len(check_sent([sent], tmp_path)) == problems
-        local = Place("fine_tune.checkpoint", f"{tmp_path}/m/{name}", checkpoint=True)
+        local = ConfigPlace("fine_tune.checkpoint", f"{tmp_path}/m/{name}", checkpoint=True)
         assert len(check_local([local])) == problems
 
 

@@ -240,7 +240,7 @@ def _order(
     name: str | None,
     tag: list[str] | None,
 ) -> Any:
-    from urbandet_ray.commands.sagemaker import Order
+    from urbandet_ray.commands.sagemaker import JobOrder
     from urbandet_ray.errors import ConfigError
 
     tags = {}
@@ -249,7 +249,7 @@ def _order(
         if not (key and equals):
             raise ConfigError(f"--tag is {text!r}, expected KEY=VALUE")
         tags[key] = value
-    return Order(image, role, out, machines, region, price, name, tags)
+    return JobOrder(image, role, out, machines, region, price, name, tags)
 
 
 def _storage(region: str | None) -> Any:

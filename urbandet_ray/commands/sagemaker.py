@@ -29,7 +29,7 @@ _LOOK_EVERY_S = 15.0
 
 
 @dataclass(frozen=True)
-class Order:
+class JobOrder:
     """What a person says of a job beside its run config.
 
     Attributes:
@@ -51,7 +51,7 @@ class Order:
 
 def train(
     config: TrainConfig,
-    order: Order,
+    order: JobOrder,
     *,
     storage: Storage,
     say: Say,
@@ -173,7 +173,7 @@ def fetch(name: str, out: Path, region: str | None, storage: Storage) -> list[st
 
 
 def deploy(
-    order: Order, model: str, *, score_min: float, most: int, say: Say, confirm: Confirm
+    order: JobOrder, model: str, *, score_min: float, most: int, say: Say, confirm: Confirm
 ) -> str:
     """Put a model behind an endpoint, once the person has agreed to its price.
 
@@ -201,7 +201,7 @@ def deploy(
 
 
 def batch(
-    order: Order,
+    order: JobOrder,
     records: str,
     *,
     model: str | None,
@@ -245,7 +245,7 @@ def delete(name: str, region: str | None) -> str:
     return f"deleted: {', '.join(gone)} {name}"
 
 
-def _name(order: Order) -> str:
+def _name(order: JobOrder) -> str:
     """As given, else of the time; two commands of one second get two."""
     return order.name or f"urbandet-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
 
@@ -263,7 +263,7 @@ def _artifact(name: str, region: str | None) -> str:
     return told.artifact
 
 
-def _agreed(order: Order, use: Use, hours: float | None, say: Say, confirm: Confirm) -> bool:
+def _agreed(order: JobOrder, use: Use, hours: float | None, say: Say, confirm: Confirm) -> bool:
     machines = order.machines
     price, source = order.price, "--price"
     if price is None:

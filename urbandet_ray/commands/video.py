@@ -28,7 +28,7 @@ from urbandet_ray.storage import Storage, is_remote
 LOOK_AHEAD = 16
 """Frames fetched ahead of the encoder; bounds memory and hides the storage's latency."""
 
-Place = tuple[str, int]
+FramePlace = tuple[str, int]
 Painter = Callable[[Frame, Detections], Image]
 
 
@@ -77,7 +77,7 @@ def make_video(
     return VideoReport(config.output, count, count / config.fps)
 
 
-def _common_places(runs: list[RunFolder], segment: str | None) -> frozenset[Place]:
+def _common_places(runs: list[RunFolder], segment: str | None) -> frozenset[FramePlace]:
     """Frames to show: of the segment, and in every run."""
     places = [
         frozenset((name, row.index) for name, rows in _rows_by_source(run, segment) for row in rows)
@@ -118,7 +118,7 @@ def _shown(runs: list[RunFolder], streams: list[Iterator[Image]]) -> Iterator[Im
 
 
 def _drawn(
-    run: RunFolder, places: frozenset[Place], config: VideoConfig, storage: Storage
+    run: RunFolder, places: frozenset[FramePlace], config: VideoConfig, storage: Storage
 ) -> Iterator[Image]:
     """The run's frames at these places, in drive order, with their boxes."""
     if config.tracks:
@@ -157,7 +157,9 @@ def _painter(manifest: InferenceManifest, config: VideoConfig) -> Painter:
     return paint
 
 
-def _from_frames(run: RunFolder, places: frozenset[Place], storage: Storage) -> Iterator[Image]:
+def _from_frames(
+    run: RunFolder, places: frozenset[FramePlace], storage: Storage
+) -> Iterator[Image]:
     in_order = (
         (source, row.index)
         for source, rows in _rows_by_source(run, None)
@@ -165,13 +167,15 @@ def _from_frames(run: RunFolder, places: frozenset[Place], storage: Storage) -> 
         if (source, row.index) in places
     )
 
-    def fetch(place: Place) -> Image:
+    def fetch(place: FramePlace) -> Image:
         return decode_image(storage.read_bytes(run.frame_uri(*place)))
 
     return _fetched_ahead(fetch, in_order)
 
 
-def _fetched_ahead(fetch: Callable[[Place], Image], places: Iterable[Place]) -> Iterator[Image]:
+def _fetched_ahead(
+    fetch: Callable[[FramePlace], Image], places: Iterable[FramePlace]
+) -> Iterator[Image]:
     with ThreadPoolExecutor(LOOK_AHEAD // 2) as pool:
         ahead: deque[Future[Image]] = deque()
         for place in places:
@@ -184,7 +188,7 @@ def _fetched_ahead(fetch: Callable[[Place], Image], places: Iterable[Place]) -> 
 
 def _from_records(
     run: RunFolder,
-    places: frozenset[Place],
+    places: frozenset[FramePlace],
     uri: str,
     storage: Storage,
     paint: Painter,

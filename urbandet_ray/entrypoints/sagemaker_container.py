@@ -35,8 +35,8 @@ from urbandet_ray.launch.sagemaker.watch import (
     FAREWELL_S,
     JOIN_TIMEOUT_S,
     LOST_AFTER_S,
-    Board,
     HeadLink,
+    HostBoard,
     Status,
     serve_board,
 )
@@ -111,7 +111,7 @@ def _run_head(container: Container) -> None:
     run = staging.run_folder(container)
     if mended := staging.mend_checkpoint(run):  # before another host copies it
         _say(container.current_host, mended)
-    board = Board(peers, run)
+    board = HostBoard(peers, run)
     server = serve_board(board, own, peers) if peers else None
     node = job = None
     try:
@@ -142,7 +142,7 @@ def _run_head(container: Container) -> None:
             server.server_close()
 
 
-def _wait_for_peers(board: Board, node: subprocess.Popen[str]) -> None:
+def _wait_for_peers(board: HostBoard, node: subprocess.Popen[str]) -> None:
     until = time.monotonic() + JOIN_TIMEOUT_S
     while not board.all_up():
         _check(node)
@@ -157,7 +157,7 @@ def _wait_for_peers(board: Board, node: subprocess.Popen[str]) -> None:
 def _watch_job(
     container: Container,
     settings: Settings,
-    board: Board,
+    board: HostBoard,
     node: subprocess.Popen[str],
     job: subprocess.Popen[bytes],
 ) -> None:
@@ -204,7 +204,7 @@ def _reason_of(container: Container, code: int) -> str:
     return f"the job ended with {how}; its log has the rest"
 
 
-def _say_farewell(board: Board) -> None:
+def _say_farewell(board: HostBoard) -> None:
     until = time.monotonic() + FAREWELL_S
     while not board.all_gone() and time.monotonic() < until:
         time.sleep(_LOOK_EVERY_S / 4)

@@ -101,7 +101,7 @@ def _rows(found: Detections, detector: Detector) -> list[dict[str, Any]]:
 def make_server(service: Service, address: str = "0.0.0.0", port: int = PORT) -> Any:
     """An HTTP server for a service; serve_forever() runs it, shutdown() ends it."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class DetectionHandler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = _READ_TIMEOUT_S
 
@@ -151,7 +151,7 @@ def make_server(service: Service, address: str = "0.0.0.0", port: int = PORT) ->
             self.end_headers()
             self.wfile.write(body)
 
-    server = ThreadingHTTPServer((address, port), Handler)
+    server = ThreadingHTTPServer((address, port), DetectionHandler)
     server.daemon_threads = True
     return server
 

@@ -33,7 +33,7 @@ ACTORS_A_GPU = (1, 2, 4, 8)
 _START_S = 300.0
 
 
-class Layout(NamedTuple):
+class ActorLayout(NamedTuple):
     """How actors fill a node.
 
     Attributes:
@@ -122,7 +122,7 @@ def tune(
     trials: list[Trial] = []
     failed: dict[str, str] = {}
 
-    def attempt(name: str, layout: Layout, batches: Sequence[int] | None) -> None:
+    def attempt(name: str, layout: ActorLayout, batches: Sequence[int] | None) -> None:
         try:
             with _Pool(candidates[name](layout.threads), layout, node["id"]) as pool:
                 own = batch_size or pool.batch_size
@@ -149,8 +149,8 @@ def tune(
     return Tuning(tuple(trials), {k: v for k, v in failed.items() if k not in tried}, told)
 
 
-def _key(trial: Trial) -> tuple[str, Layout, int]:
-    return trial.model, Layout(trial.threads, trial.actors, trial.gpus), trial.batch_size
+def _key(trial: Trial) -> tuple[str, ActorLayout, int]:
+    return trial.model, ActorLayout(trial.threads, trial.actors, trial.gpus), trial.batch_size
 
 
 def _node(gpus: float) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def _layouts(
     gpus: float,
     actors: tuple[int | None, int | None] = (None, None),
     threads: int | None = None,
-) -> list[Layout]:
+) -> list[ActorLayout]:
     """What fills the node as a run of so many actors would; one thread, or a whole GPU, first."""
     least, most = actors[0] or 1, actors[1] or actors[0]
     cores = int(node["cpus"])
@@ -192,7 +192,7 @@ def _layouts(
         # each actor wants a core for what is not on the GPU, and a share that stays free is wasted
         fitting = [(room, share) for room, share in rooms if room <= min(cores, most or room)]
         return [
-            Layout(threads or 1, min(room, most or room), share)
+            ActorLayout(threads or 1, min(room, most or room), share)
             for room, share in fitting or rooms[:1]
         ]
     tried, each = [], 1
@@ -200,7 +200,7 @@ def _layouts(
         tried.append(each)
         each *= 2
     layouts = [
-        Layout(each, cores // each) for each in ([min(threads, cores)] if threads else tried)
+        ActorLayout(each, cores // each) for each in ([min(threads, cores)] if threads else tried)
     ]
     layouts = [one for one in layouts if one.actors >= least] or layouts[:1]
     return [one._replace(actors=min(one.actors, most or one.actors)) for one in layouts]
@@ -209,7 +209,7 @@ def _layouts(
 class _Pool:
     """Actors that all have the same job, as long as the block runs."""
 
-    def __init__(self, job: InferJob, layout: Layout, node: str) -> None:
+    def __init__(self, job: InferJob, layout: ActorLayout, node: str) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

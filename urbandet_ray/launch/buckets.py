@@ -17,7 +17,7 @@ from typing import Any
 
 from urbandet_ray.config import StorageConfig
 from urbandet_ray.errors import AccessError, NotFoundError, StorageError, UrbandetError
-from urbandet_ray.launch.needs import Place
+from urbandet_ray.launch.needs import ConfigPlace
 from urbandet_ray.launch.verdicts import Check, fail, ok, warn
 from urbandet_ray.storage import RetryPolicy, Storage, join_uri
 from urbandet_ray.storage.s3_client import Connection, connect
@@ -58,7 +58,7 @@ class Findings:
     denied: bool
 
 
-def check_places(places: Sequence[Place], options: StorageConfig) -> Findings:
+def check_places(places: Sequence[ConfigPlace], options: StorageConfig) -> Findings:
     """Try what the run will do at each s3:// place; nothing is left behind.
 
     A place that is written gets one tiny object, which is read back and removed.
@@ -88,7 +88,7 @@ def check_places(places: Sequence[Place], options: StorageConfig) -> Findings:
     return Findings(tuple(checks), denied)
 
 
-def _location(place: Place) -> S3Location:
+def _location(place: ConfigPlace) -> S3Location:
     """The folder or key that a place stands for, without pattern.
 
     Raises:
@@ -153,7 +153,7 @@ def _ahead(headers: dict[str, str]) -> float | None:
         return None
 
 
-def _check_place(place: Place, storage: Storage) -> Check:
+def _check_place(place: ConfigPlace, storage: Storage) -> Check:
     name = f"{place.key} {place.uri}"
     try:
         if place.write:
@@ -163,7 +163,7 @@ def _check_place(place: Place, storage: Storage) -> Check:
         return fail(name, str(error))
 
 
-def _read(place: Place, storage: Storage) -> str:
+def _read(place: ConfigPlace, storage: Storage) -> str:
     uri = place.uri
     if place.checkpoint and storage.exists(f"{uri}.index"):  # a prefix, as training takes it
         uri = f"{uri}.index"
@@ -175,7 +175,7 @@ def _read(place: Place, storage: Storage) -> str:
     return "be listed and read"
 
 
-def _write(place: Place, storage: Storage) -> str:
+def _write(place: ConfigPlace, storage: Storage) -> str:
     with suppress(NotFoundError):  # a new run
         next(storage.list_files(f"{place.folder}/"), None)
     uri = join_uri(place.folder, f"{PROBE_PREFIX}{uuid.uuid4().hex}")
@@ -237,7 +237,7 @@ def _clock(looked: dict[str, Looked]) -> list[Check]:
     return [ok("clock", f"within {max(1, round(abs(off)))} s of S3's")]
 
 
-def minimal_policy(places: Sequence[Place]) -> str:
+def minimal_policy(places: Sequence[ConfigPlace]) -> str:
     """The smallest IAM policy that the run needs, as JSON text."""
     buckets: dict[str, None] = {}
     read: dict[str, None] = {}

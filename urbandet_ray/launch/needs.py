@@ -18,7 +18,7 @@ _NAMED = {"shipped", "coco-to-street"}
 
 
 @dataclass(frozen=True)
-class Place:
+class ConfigPlace:
     """A place that a run reads or writes.
 
     Attributes:
@@ -61,7 +61,7 @@ class Need:
     most: int
 
 
-def places_of(config: RunConfig) -> list[Place]:
+def places_of(config: RunConfig) -> list[ConfigPlace]:
     """Every place that the config names."""
     if isinstance(config, TrainConfig):
         return _of_training(config)
@@ -74,18 +74,18 @@ def places_of(config: RunConfig) -> list[Place]:
             "model.mapping": model.mapping,
             "labels": config.labels,
         }
-        return [*_read(read), Place("output", config.output, write=True)]
+        return [*_read(read), ConfigPlace("output", config.output, write=True)]
     if isinstance(config, EvalConfig):
-        written = Place("run", config.run, write=True)
+        written = ConfigPlace("run", config.run, write=True)
         if config.output:
-            written = Place("output", config.output, write=True)
+            written = ConfigPlace("output", config.output, write=True)
         read = {"run": config.run if config.output else None, "truth": config.truth}
         return [*_read(read), written]
     read = {"run": config.run, "compare": config.compare, "input": config.input}
-    return [*_read(read), Place("output", config.output, write=True)]
+    return [*_read(read), ConfigPlace("output", config.output, write=True)]
 
 
-def _of_training(config: TrainConfig) -> list[Place]:
+def _of_training(config: TrainConfig) -> list[ConfigPlace]:
     tune = config.fine_tune
     read = {
         "pipeline": config.pipeline if config.pipeline and "/" in config.pipeline else None,
@@ -93,15 +93,15 @@ def _of_training(config: TrainConfig) -> list[Place]:
         "fine_tune.labels": tune.labels,
         "fine_tune.mapping": tune.mapping,
     }
-    places = [Place("data", config.data, data=True)] if config.data else []
+    places = [ConfigPlace("data", config.data, data=True)] if config.data else []
     places += _read(read)
     if tune.checkpoint and "/" in tune.checkpoint:
-        places.append(Place("fine_tune.checkpoint", tune.checkpoint, checkpoint=True))
-    return [*places, Place("output", config.output, write=True)]
+        places.append(ConfigPlace("fine_tune.checkpoint", tune.checkpoint, checkpoint=True))
+    return [*places, ConfigPlace("output", config.output, write=True)]
 
 
-def _read(places: dict[str, str | None]) -> list[Place]:
-    return [Place(key, uri) for key, uri in places.items() if uri and uri not in _NAMED]
+def _read(places: dict[str, str | None]) -> list[ConfigPlace]:
+    return [ConfigPlace(key, uri) for key, uri in places.items() if uri and uri not in _NAMED]
 
 
 def processes_of(config: RunConfig) -> Need | None:
@@ -147,11 +147,11 @@ def results_of(config: RunConfig) -> str:
     return config.output
 
 
-def local_places(config: RunConfig) -> list[Place]:
+def local_places(config: RunConfig) -> list[ConfigPlace]:
     """Places that are no URIs."""
     return [place for place in places_of(config) if not is_remote(place.uri)]
 
 
-def remote_places(config: RunConfig) -> list[Place]:
+def remote_places(config: RunConfig) -> list[ConfigPlace]:
     """Places on S3."""
     return [place for place in places_of(config) if is_remote(place.uri)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from urbandet_ray.launch.needs import Need, Place
+from urbandet_ray.launch.needs import ConfigPlace, Need
 from urbandet_ray.launch.nodes import GpuFacts, NodeFacts
 from urbandet_ray.launch.order import is_sent
 from urbandet_ray.launch.room import fitting
@@ -139,7 +139,7 @@ def _major(version: str) -> int:
     return int(digits) if digits.isdigit() else 0
 
 
-def check_sent(places: Sequence[Place], working_dir: Path) -> list[Check]:
+def check_sent(places: Sequence[ConfigPlace], working_dir: Path) -> list[Check]:
     """Local places of a job that runs elsewhere."""
     checks = []
     for place in places:
@@ -155,7 +155,7 @@ def check_sent(places: Sequence[Place], working_dir: Path) -> list[Check]:
     return checks
 
 
-def check_local(places: Sequence[Place]) -> list[Check]:
+def check_local(places: Sequence[ConfigPlace]) -> list[Check]:
     """Local places, seen from where the driver runs."""
     checks = []
     for place in places:
@@ -164,7 +164,7 @@ def check_local(places: Sequence[Place]) -> list[Check]:
     return checks
 
 
-def _is_there(place: Place, base: Path) -> bool:
+def _is_there(place: ConfigPlace, base: Path) -> bool:
     """A file or folder, or a checkpoint's prefix, as training finds it."""
     path = base / Path(place.uri).expanduser()
     return path.exists() or (place.checkpoint and path.with_name(f"{path.name}.index").exists())

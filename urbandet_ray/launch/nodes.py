@@ -17,7 +17,7 @@ from typing import Any
 from urbandet_ray.config import StorageConfig
 from urbandet_ray.errors import last_line
 from urbandet_ray.launch.buckets import Findings, check_places
-from urbandet_ray.launch.needs import Place
+from urbandet_ray.launch.needs import ConfigPlace
 from urbandet_ray.launch.room import NodeKind, describe
 
 NODES_ASKED = 8
@@ -78,7 +78,7 @@ class NodeFacts:
 def look(
     name: str,
     resources: dict[str, float],
-    places: Sequence[Place],
+    places: Sequence[ConfigPlace],
     options: StorageConfig,
     *,
     gpus: bool = False,
@@ -140,7 +140,7 @@ def _gpu_facts(tensorflow: bool) -> GpuFacts:
 def look_here(
     cpus: int | None,
     object_store_mb: int,
-    places: Sequence[Place],
+    places: Sequence[ConfigPlace],
     options: StorageConfig,
     **more: Any,
 ) -> NodeFacts:
@@ -156,7 +156,7 @@ def look_here(
 
 
 def look_everywhere(
-    places: Sequence[Place], options: StorageConfig, **more: Any
+    places: Sequence[ConfigPlace], options: StorageConfig, **more: Any
 ) -> list[NodeFacts]:
     """Facts of the nodes of the Ray that is initialised, the driver's first."""
     import ray
@@ -170,7 +170,9 @@ def look_everywhere(
     return [_answer(task, node, task in ready) for task, node in tasks.items()]
 
 
-def _ask(node: Any, places: Sequence[Place], options: StorageConfig, more: dict[str, Any]) -> Any:
+def _ask(
+    node: Any, places: Sequence[ConfigPlace], options: StorageConfig, more: dict[str, Any]
+) -> Any:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

@@ -13,9 +13,9 @@ import pytest
 from urbandet_ray.entrypoints import sagemaker_container as entry
 from urbandet_ray.errors import RunError
 from urbandet_ray.launch.sagemaker import raynode, watch
-from urbandet_ray.launch.sagemaker.watch import Board, HeadLink, serve_board
+from urbandet_ray.launch.sagemaker.watch import HeadLink, HostBoard, serve_board
 
-Serve = Callable[..., Board]
+Serve = Callable[..., HostBoard]
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     monkeypatch.setattr(watch, "PORT", port)
     servers = []
 
-    def start(address_of_peers: str = "127.0.0.1") -> Board:
-        board = Board(["algo-2"], tmp_path / "run")
+    def start(address_of_peers: str = "127.0.0.1") -> HostBoard:
+        board = HostBoard(["algo-2"], tmp_path / "run")
         servers.append(serve_board(board, "127.0.0.1", [address_of_peers]))
         return board
 

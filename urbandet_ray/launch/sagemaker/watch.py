@@ -69,7 +69,7 @@ class Peer:
     at_s: float | None = None
 
 
-class Board:
+class HostBoard:
     """The head's knowledge of the job, shared by the server's threads.
 
     Args:
@@ -136,10 +136,10 @@ def _is_silent(peer: Peer) -> bool:
     return peer.at_s is None or time.monotonic() - peer.at_s > LOST_AFTER_S
 
 
-def serve_board(board: Board, address: str, peers: Sequence[str]) -> ThreadingHTTPServer:
+def serve_board(board: HostBoard, address: str, peers: Sequence[str]) -> ThreadingHTTPServer:
     """Serve a board on this host's address, to the job's own hosts alone, until shut down."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class BoardHandler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             if self.path != "/beat" or not self._may_ask() or length > _MOST_BYTES:
@@ -185,7 +185,7 @@ def serve_board(board: Board, address: str, peers: Sequence[str]) -> ThreadingHT
             self.send_header("Content-Length", str(length))
             self.end_headers()
 
-    server = ThreadingHTTPServer((address, PORT), Handler)
+    server = ThreadingHTTPServer((address, PORT), BoardHandler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="status", daemon=True).start()
     return server
