@@ -6,7 +6,7 @@
     print(urbandet.evaluate(run.run, "s3://bucket/test").to_text())
     urbandet.make_video(run.run, "drive.mp4", fps=10)
 
-Keyword arguments are the keys of the run configs (config/inference.py, config/training.py).
+Keyword arguments are keys of run configs (config/inference_config.py, config/training_config.py).
 Importing the package loads none of the heavy libraries; the first call does.
 """
 

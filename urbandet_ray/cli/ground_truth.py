@@ -34,7 +34,7 @@ def from_manifest(
     """
     from urbandet_ray.commands.display import count_progress
     from urbandet_ray.label_files import read_labels
-    from urbandet_ray.records.ground_truth import convert_manifest
+    from urbandet_ray.records.augmented_manifest import convert_manifest
 
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
     with count_progress("images") as progress:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from urbandet_ray.config.training import TrainConfig
+from urbandet_ray.config.training_config import TrainConfig
 from urbandet_ray.errors import ConfigError, NotFoundError
 from urbandet_ray.inference.session import ray_session
 from urbandet_ray.json_files import read_value, to_json

@@ -1,6 +1,6 @@
 """Run configs: one YAML, one typed object."""
 
-from urbandet_ray.config.inference import (
+from urbandet_ray.config.inference_config import (
     EvalConfig,
     InferConfig,
     ModelConfig,
@@ -11,7 +11,7 @@ from urbandet_ray.config.inference import (
 )
 from urbandet_ray.config.loading import load_config
 from urbandet_ray.config.sections import RayConfig, StorageConfig
-from urbandet_ray.config.training import TrainConfig
+from urbandet_ray.config.training_config import TrainConfig
 
 __all__ = [
     "EvalConfig",

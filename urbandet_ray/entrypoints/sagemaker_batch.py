@@ -5,7 +5,7 @@
     /opt/ml/processing/output           the run folder, which SageMaker copies to S3
     /opt/ml/output/message              why it failed: SageMaker shows the beginning
 
-Its arguments are `key=value` overrides of the run config (config/inference.py).
+Its arguments are `key=value` overrides of the run config (config/inference_config.py).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import PlainValidator
 
-from urbandet_ray.config.inference import DrawConfig
+from urbandet_ray.config.inference_config import DrawConfig
 from urbandet_ray.errors import ConfigError, LabelError, NotFoundError, RunError
 from urbandet_ray.json_files import parse_value, to_json
 from urbandet_ray.labels import LabelMap

@@ -1,7 +1,7 @@
 """The one door to files: local folders and s3://, with the same promises for both."""
 
 from urbandet_ray.storage.files import Storage
-from urbandet_ray.storage.options import FileInfo, RetryPolicy
+from urbandet_ray.storage.policy import FileInfo, RetryPolicy
 from urbandet_ray.storage.uris import absolute_uri, is_remote, join_uri
 
 __all__ = [

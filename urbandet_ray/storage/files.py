@@ -10,7 +10,7 @@ from typing import BinaryIO
 from urbandet_ray.config import StorageConfig
 from urbandet_ray.errors import NotFoundError
 from urbandet_ray.storage import local
-from urbandet_ray.storage.options import FileInfo, RetryPolicy
+from urbandet_ray.storage.policy import FileInfo, RetryPolicy
 from urbandet_ray.storage.s3 import S3Files
 from urbandet_ray.storage.uris import S3Location, is_remote, join_uri, parse_uri
 

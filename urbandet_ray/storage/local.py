@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from urbandet_ray.errors import AccessError, ConflictError, NotFoundError, StorageError
-from urbandet_ray.storage.options import FileInfo
+from urbandet_ray.storage.policy import FileInfo
 from urbandet_ray.storage.uris import glob_regex, has_glob, split_glob
 
 _COPY_BYTES = 1 << 20

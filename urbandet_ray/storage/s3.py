@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from urbandet_ray.config import StorageConfig
 from urbandet_ray.errors import AccessError, ConflictError, NotFoundError, StorageError
-from urbandet_ray.storage.options import FileInfo, RetryPolicy
+from urbandet_ray.storage.policy import FileInfo, RetryPolicy
 from urbandet_ray.storage.s3_client import (
     Connection,
     connect,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from urbandet_ray.config import StorageConfig
-from urbandet_ray.storage.options import RetryPolicy
+from urbandet_ray.storage.policy import RetryPolicy
 
 if TYPE_CHECKING:
     from boto3.session import Session

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from urbandet_ray.config.training import TrainConfig
+from urbandet_ray.config.training_config import TrainConfig
 from urbandet_ray.errors import ConfigError, ModelError, first_line
 from urbandet_ray.models.classes import builtin_mapping_text, coco_labels, parse_model_labels
 from urbandet_ray.models.classes import read_mapping as parse_mapping

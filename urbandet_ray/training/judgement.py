@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from urbandet_ray.config.training import TrainConfig
+from urbandet_ray.config.training_config import TrainConfig
 from urbandet_ray.training.guard import DivergenceGuard, EarlyStopping
 from urbandet_ray.training.optimisation.schedules import Plateau
 

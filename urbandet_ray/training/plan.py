@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from urbandet_ray.config.training import TrainConfig
+from urbandet_ray.config.training_config import TrainConfig
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.pipeline_config import PipelineConfig
 from urbandet_ray.records.sources import Source

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from urbandet_ray.config.training import TrainConfig
+from urbandet_ray.config.training_config import TrainConfig
 from urbandet_ray.errors import ConfigError, InputError, LabelError, NotFoundError
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.odapi import open_odapi

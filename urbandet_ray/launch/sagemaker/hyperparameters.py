@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from urbandet_ray.config.training import TrainConfig
+from urbandet_ray.config.training_config import TrainConfig
 from urbandet_ray.errors import ConfigError
 
 COURSE_NAMES = (
@@ -111,7 +111,7 @@ def _not_known(name: str, known: set[str]) -> str:
     near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.4)
     if not near:  # a key without its section
         near = [key for key in sorted(known) if key.rpartition(".")[2] == name]
-    hint = f"did you mean {near[0]!r}?" if near else "see urbandet_ray/config/training.py"
+    hint = f"did you mean {near[0]!r}?" if near else "see urbandet_ray/config/training_config.py"
     return f"hyperparameter {name!r} is unknown; {hint}"
 
 

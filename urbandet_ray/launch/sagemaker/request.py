@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from urbandet_ray.config.training import TrainConfig
+from urbandet_ray.config.training_config import TrainConfig
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.launch.sagemaker.container import DEFAULT_ROOT
 from urbandet_ray.launch.sagemaker.hyperparameters import OPTIMIZED

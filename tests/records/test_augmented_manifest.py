@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from urbandet_ray.cli.ground_truth import app
 from urbandet_ray.errors import InputError, LabelError
 from urbandet_ray.labels import STREET_LABELS, LabelMap
-from urbandet_ray.records.ground_truth import convert_manifest
+from urbandet_ray.records.augmented_manifest import convert_manifest
 from urbandet_ray.records.images import encode_jpeg, encode_png
 from urbandet_ray.records.sources import list_sources, read_source
 from urbandet_ray.storage import Storage
