@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any, TypeVar
 
@@ -18,6 +19,11 @@ _ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 def to_json(value: object) -> bytes:
     """JSON bytes that are the same for the same value."""
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def digest(value: object) -> str:
+    """SHA-256 (hex) of a JSON value: equal values have equal digests."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def read_value(uri: str, storage: Storage, kind: type[Value], remedy: str) -> Value:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from urbandet_ray.errors import LabelError
+from urbandet_ray.phrases import some_of
 
 _ITEM = re.compile(r"item\s*\{([^{}]*)\}", re.S)
 _FIELD = re.compile(r"""(\w+)\s*:\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|(-?\d+))""", re.S)
@@ -119,12 +120,8 @@ class ClassMapping:
         }
         if not ids:
             raise LabelError(
-                f"none of the model's classes ({_some(model_labels)}) is one of {_some(target)}: "
+                f"none of the model's classes ({some_of([*model_labels.names.values()], 5)}) is "
+                f"one of {some_of([*target.names.values()], 5)}: "
                 "give a class mapping (a YAML of model class: our class) or another label map"
             )
         return cls(target, ids)
-
-
-def _some(labels: LabelMap) -> str:
-    names = list(labels.names.values())
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from urbandet_ray.detections import Detections
-from urbandet_ray.evaluation import coco_results, coco_truth, evaluate
+from urbandet_ray.evaluation import coco_results, evaluate
 from urbandet_ray.frames import Truth
 from urbandet_ray.labels import STREET_LABELS
 from urbandet_ray.runs.detections_table import DetectionRow
@@ -26,6 +26,34 @@ FRAME = DetectionRow(
 )
 
 
+TRUTH_FILE = {
+    "images": [{"id": 7, "file_name": "drive/0001.jpg", "width": 1920, "height": 1280}],
+    "annotations": [
+        {
+            "id": 1,
+            "image_id": 7,
+            "category_id": 1,
+            "bbox": [10.0, 20.0, 100.25, 50.0],
+            "area": 5012.5,
+            "iscrowd": 0,
+        },
+        {
+            "id": 2,
+            "image_id": 7,
+            "category_id": 4,
+            "bbox": [0.0, 0.0, 640.0, 640.0],
+            "area": 409600.0,
+            "iscrowd": 1,
+        },
+    ],
+    "categories": [
+        {"id": 1, "name": "vehicle"},
+        {"id": 2, "name": "pedestrian"},
+        {"id": 4, "name": "cyclist"},
+    ],
+}
+
+
 def test_results_rows() -> None:
     """x, y, width, height in pixels to a thousandth; an inverted box has no width."""
     assert list(coco_results([(7, FRAME.detections)])) == [
@@ -34,40 +62,10 @@ def test_results_rows() -> None:
     ]
 
 
-def test_truth_file() -> None:
-    """Images, annotations numbered from 1 with the box's area, and categories."""
-    assert coco_truth([(7, FRAME)], STREET_LABELS) == {
-        "images": [{"id": 7, "file_name": "drive/0001.jpg", "width": 1920, "height": 1280}],
-        "annotations": [
-            {
-                "id": 1,
-                "image_id": 7,
-                "category_id": 1,
-                "bbox": [10.0, 20.0, 100.25, 50.0],
-                "area": 5012.5,
-                "iscrowd": 0,
-            },
-            {
-                "id": 2,
-                "image_id": 7,
-                "category_id": 4,
-                "bbox": [0.0, 0.0, 640.0, 640.0],
-                "area": 409600.0,
-                "iscrowd": 1,
-            },
-        ],
-        "categories": [
-            {"id": 1, "name": "vehicle"},
-            {"id": 2, "name": "pedestrian"},
-            {"id": 4, "name": "cyclist"},
-        ],
-    }
-
-
-def test_pycocotools_reads_both_files_and_agrees(tmp_path: Path) -> None:
-    """The files alone, read by pycocotools, give the mAP that evaluate gives."""
+def test_pycocotools_reads_the_file_and_agrees(tmp_path: Path) -> None:
+    """Beside the truth in COCO's form, it gives the mAP that evaluate gives."""
     truth, results = tmp_path / "truth.json", tmp_path / "results.json"
-    truth.write_text(json.dumps(coco_truth([(7, FRAME)], STREET_LABELS)))
+    truth.write_text(json.dumps(TRUTH_FILE))
     results.write_text(json.dumps(list(coco_results([(7, FRAME.detections)]))))
     with contextlib.redirect_stdout(io.StringIO()):
         truth_set = COCO(str(truth))

@@ -1,7 +1,6 @@
 """What is found at a URI, in which order and under which names; and reading it."""
 
 import os
-import threading
 from pathlib import Path
 
 import av
@@ -295,22 +294,6 @@ def test_an_absurdly_large_image_is_not_read(
     (record,) = read_all(tmp_path)
     assert record.error is not None
     assert str(record.error).endswith(f"1.jpg has {len(JPEG)} bytes; at most 100 are read")
-
-
-def test_reading_ahead_keeps_order_and_is_bounded() -> None:
-    """Images fetched by several threads come in order, few at a time, and stop with the reader."""
-    started: list[int] = []
-    lock = threading.Lock()
-
-    def read(index: int) -> Record:
-        with lock:
-            started.append(index)
-        return Record(index, index, index + 1, b"")
-
-    records = readers._ahead(read, range(5, 500))
-    assert [next(records).index for _ in range(10)] == list(range(5, 15))
-    records.close()  # type: ignore[attr-defined]
-    assert len(started) <= 10 + readers._READ_AHEAD
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "avi", "mkv", "mov"])

@@ -9,7 +9,7 @@ import pytest
 from urbandet_ray.detections import Detections
 from urbandet_ray.frames import Truth
 from urbandet_ray.labels import STREET_LABELS
-from urbandet_ray.rendering.annotate import Annotator, DrawStyle, draw_dashed, hud
+from urbandet_ray.rendering.annotate import Annotator, DrawStyle, draw_dashed
 from urbandet_ray.rendering.labels_text import label_tiles
 from urbandet_ray.rendering.palette import INK, class_colour
 
@@ -177,20 +177,6 @@ def test_one_pixel_image() -> None:
     image = np.zeros((1, 1, 3), np.uint8)
     Annotator(STREET_LABELS).annotate(image, Detections.of([[0, 0, 1, 1]], [0.5], [1]))
     assert image[0, 0].tolist() == list(class_colour(1))
-
-
-def test_hud_stands_in_the_bottom_left_corner() -> None:
-    """The line is written low, and only there."""
-    image = hud(scene(), "frame_012  3 vehicles")
-    changed = np.argwhere((image != GREY).any(axis=-1))
-    assert changed[:, 0].min() > 600
-    assert changed[:, 1].max() < 320
-
-
-def test_hud_longer_than_the_image_is_cut() -> None:
-    """A long key does not fail on a small frame."""
-    image = hud(scene(60, 40), "segment-10017090168044687777_6380_000_6400_000")
-    assert (image != GREY).any()
 
 
 def test_annotate_costs_no_font_work_after_the_first_frame() -> None:

@@ -173,9 +173,9 @@ PLACES: dict[str, tuple[list[str], str]] = {
     "an export": (["export.json", "network.json", "model.xml"], "it is an export, a model to infe"),
     "a SavedModel": (["saved_model.pb", "variables/v"], "it is a SavedModel"),
     "a zoo model": (["checkpoint/ckpt-0.index", "pipeline.config"], "it holds checkpoints"),
-    "photos": (["a.txt", "b.txt", "c.txt", "d.txt"], "it holds a.txt, b.txt, c.txt and more"),
+    "photos": (["a.txt", "b.txt", "c.txt", "d.txt"], "it holds a.txt, b.txt, c.txt and 1 more"),
     "the folder above": (["run/run.json", "run/x"], r"there is a run in .*/place/run\."),
-    "a folder of runs": (["a/run.json", "b/run.json"], r"there is a run in .*/place/a, and 1 more"),
+    "a folder of runs": (["a/run.json", "b/run.json"], r"there is a run in .*/place/a and 1 more"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -15,7 +16,7 @@ from urbandet_ray.frames import Image, Truth
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.pipeline_config import read_pipeline
 from urbandet_ray.records.images import encode_png
-from urbandet_ray.records.sources import Source, list_sources, read_source
+from urbandet_ray.records.sources import Source, list_sources, read_source, spread
 from urbandet_ray.reports.contact_sheet import contact_sheet
 from urbandet_ray.storage import Storage
 from urbandet_ray.training.augmentation.presets import Augmentation, augmentation
@@ -71,7 +72,7 @@ def preview(
     augment = _augmentation(choice, pipeline, size, storage)
     sources = list_sources(records_uri, storage)
     share_of_worker(sources, 0, 1)  # refuses what carries no labels
-    records = list(islice(_spread(sources, count, storage), count))
+    records = list(spread(sources, count, partial(_usable, storage=storage)))
     if not records:
         raise InputError(
             f"{records_uri} has no record to augment: see `urbandet data validate {records_uri}`"
@@ -111,14 +112,6 @@ def _longer_side(config: Any) -> int:
     if resizer.HasField("keep_aspect_ratio_resizer"):
         return int(resizer.keep_aspect_ratio_resizer.max_dimension)
     return DEFAULT_SIZE
-
-
-def _spread(sources: Sequence[Source], count: int, storage: Storage) -> Iterator[bytes]:
-    """Records from files spread over the input; within a file, every fifth."""
-    chosen = sources[:: max(1, len(sources) // count)][:count]
-    share, more = divmod(count, len(chosen))
-    for number, source in enumerate(chosen):
-        yield from islice(_usable(source, storage), share + (number < more))
 
 
 def _usable(source: Source, storage: Storage) -> Iterator[bytes]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 
 from urbandet_ray.errors import InputError, RecordError
 from urbandet_ray.frames import Image, Truth
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.images import decode_frame, encode_png
-from urbandet_ray.records.sources import Source, list_sources, read_source
+from urbandet_ray.records.sources import Source, list_sources, read_source, spread
 from urbandet_ray.reports.contact_sheet import contact_sheet
 from urbandet_ray.storage import Storage
 
@@ -20,7 +21,8 @@ def write_contact_sheet(uri: str, out: str, count: int, labels: LabelMap, storag
     Raises:
         InputError: no frame of the input can be decoded.
     """
-    cells = list(_spread(list_sources(uri, storage), count, storage))
+    sources = list_sources(uri, storage)
+    cells = list(spread(sources, count, partial(_frames, storage=storage)))
     if not cells:
         raise InputError(
             f"{uri} has no frame that can be shown: see `urbandet data validate {uri}`"
@@ -30,18 +32,8 @@ def write_contact_sheet(uri: str, out: str, count: int, labels: LabelMap, storag
     return len(cells)
 
 
-def _spread(
-    sources: Sequence[Source], count: int, storage: Storage
-) -> Iterator[tuple[Image, Truth | None, str]]:
-    """Frames from files spread over the input; within a file, every fifth record."""
-    step = max(1, len(sources) // count)
-    chosen = sources[::step][:count]
-    share, more = divmod(count, len(chosen))
-    for number, source in enumerate(chosen):
-        yield from islice(_frames(source, storage), share + (number < more))
-
-
 def _frames(source: Source, storage: Storage) -> Iterator[tuple[Image, Truth | None, str]]:
+    """Every fifth frame that can be shown: neighbours look alike."""
     for record in islice(read_source(source, storage), 0, None, 5):
         if record.frame is None:
             continue

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 from urbandet_ray.config.training_config import TrainConfig
 from urbandet_ray.errors import ConfigError, NotFoundError
 from urbandet_ray.inference.session import ray_session
-from urbandet_ray.json_files import read_value, to_json
+from urbandet_ray.json_files import digest, read_value, to_json
 from urbandet_ray.runs.lock import LOCK_NAME, WriterLock
 from urbandet_ray.runs.manifest import TrainingManifest, begin_run
 from urbandet_ray.storage import Storage, absolute_uri, join_uri
@@ -142,7 +140,7 @@ def _manifest(plan: TrainPlan) -> TrainingManifest:
 
 
 def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
+    return digest(value)[:32]
 
 
 def _write_settings(planned: Planned, storage: Storage) -> None:

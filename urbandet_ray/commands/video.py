@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from urbandet_ray.runs.detections_table import DetectionRow
 from urbandet_ray.runs.manifest import InferenceManifest
 from urbandet_ray.runs.run_folder import RunFolder, chains
 from urbandet_ray.storage import Storage, is_remote
+from urbandet_ray.storage.prefetch import fetched_ahead
 
 LOOK_AHEAD = 16
 """Frames fetched ahead of the encoder; bounds memory and hides the storage's latency."""
@@ -170,20 +169,7 @@ def _from_frames(
     def fetch(place: FramePlace) -> Image:
         return decode_image(storage.read_bytes(run.frame_uri(*place)))
 
-    return _fetched_ahead(fetch, in_order)
-
-
-def _fetched_ahead(
-    fetch: Callable[[FramePlace], Image], places: Iterable[FramePlace]
-) -> Iterator[Image]:
-    with ThreadPoolExecutor(LOOK_AHEAD // 2) as pool:
-        ahead: deque[Future[Image]] = deque()
-        for place in places:
-            ahead.append(pool.submit(fetch, place))
-            if len(ahead) >= LOOK_AHEAD:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+    return fetched_ahead(fetch, in_order, threads=LOOK_AHEAD // 2, ahead=LOOK_AHEAD)
 
 
 def _from_records(

@@ -1,6 +1,6 @@
-"""How good detections are: COCO metrics overall, per class and by size, and COCO's file formats."""
+"""How good detections are: COCO metrics overall, per class and by size, and COCO's results file."""
 
-from urbandet_ray.evaluation.coco import coco_results, coco_truth
+from urbandet_ray.evaluation.coco import coco_results
 from urbandet_ray.evaluation.metrics import ClassMetrics, Metrics, SizeMetrics
 from urbandet_ray.evaluation.scoring import evaluate
 
@@ -9,6 +9,5 @@ __all__ = [
     "Metrics",
     "SizeMetrics",
     "coco_results",
-    "coco_truth",
     "evaluate",
 ]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from urbandet_ray.boxes import Boxes
+from urbandet_ray.evaluation.coco import coco_boxes
 from urbandet_ray.evaluation.columns import BoxColumns
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -118,8 +118,8 @@ def _match_chunk(
     overlaps: list[list[list[list[float]]]] = []
     for i, (of_truth, of_found) in enumerate(spans):
         of_best = slice(of_found.start, min(of_found.stop, of_found.start + most))
-        truth_xywh = _xywh(truth.boxes_xyxy[of_truth])
-        found_xywh = _xywh(found.boxes_xyxy[of_best])
+        truth_xywh = coco_boxes(truth.boxes_xyxy[of_truth])
+        found_xywh = coco_boxes(found.boxes_xyxy[of_best])
         crowd = (truth.values[of_truth] > 0).tolist()
         for area, is_crowd in zip(_areas(truth_xywh), crowd, strict=True):
             row = {"id": _MARK, "area": area, "iscrowd": is_crowd, "ignore": is_crowd}
@@ -147,13 +147,6 @@ def _params(frames: int, area_range: tuple[float, float], limits: tuple[int, ...
         imgIds=range(frames),
         useCats=1,
     )
-
-
-def _xywh(boxes_xyxy: Boxes) -> NDArray[np.float64]:
-    """COCO's boxes in double precision, as its own tools compute; inverted ones are empty."""
-    boxes = boxes_xyxy.astype(np.float64)
-    boxes[:, 2:] = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
-    return boxes
 
 
 def _areas(boxes_xywh: NDArray[np.float64]) -> list[float]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -12,6 +10,7 @@ from urbandet_ray.config import InferConfig
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.inference.job import InferJob
 from urbandet_ray.inference.pool import ActorPool
+from urbandet_ray.json_files import digest
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.classes import builtin_mappings
 from urbandet_ray.models.detector import Detector
@@ -156,11 +155,7 @@ def make_manifest(
         size_bytes=sum(source.size_bytes for source in sources),
         fingerprint={
             "model": model_fingerprint(config.model, storage),
-            "settings": _hash([results, dict(labels.names)]),
-            "input": _hash(listing),
+            "settings": digest([results, dict(labels.names)]),
+            "input": digest(listing),
         },
     )
-
-
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

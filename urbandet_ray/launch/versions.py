@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from urbandet_ray.launch.verdicts import Check, fail, ok, warn
+from urbandet_ray.phrases import some_of
 
 PYTHON_MIN, PYTHON_END = (3, 11), (3, 13)
 """As in pyproject.toml."""
@@ -54,7 +55,7 @@ def check_packages(lock: Path, *, training: bool) -> Check:
     if missing:
         return fail(
             "packages",
-            f"{_some(missing)} missing there: build the image from requirements/*.lock "
+            f"{some_of(missing, _NAMED)} missing there: build the image from requirements/*.lock "
             "(docs/cluster.md), or submit with --install",
         )
     other = [
@@ -63,7 +64,7 @@ def check_packages(lock: Path, *, training: bool) -> Check:
         if _version(name) != pin
     ]
     if other:
-        return warn("packages", f"other than locked: {_some(other)}")
+        return warn("packages", f"other than locked: {some_of(other, _NAMED)}")
     return ok("packages", f"the {len(pins)} of {lock.name}, as locked")
 
 
@@ -89,8 +90,3 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from urbandet_ray.boxes import boxes_from_yxyx_norm, boxes_to_yxyx_norm, clip_boxes
 from urbandet_ray.errors import RecordError
 from urbandet_ray.frames import Frame, Truth
+from urbandet_ray.phrases import some_of
 from urbandet_ray.records.example_proto import example_class
 from urbandet_ray.records.images import encode_png, image_size
 
@@ -62,7 +63,8 @@ def frame_and_problems_from_example(
     encoded = _only(features, "image/encoded", "bytes")
     if not isinstance(encoded, bytes) or not encoded:
         raise RecordError(
-            "no-image-key", f"no image/encoded bytes in the record; it has {_some(features)}"
+            "no-image-key",
+            f"no image/encoded bytes in the record; it has {some_of(sorted(features), 8)}",
         )
     problems: list[str] = []
     image_format, size_wh = _format_and_size(features, encoded, problems)
@@ -143,11 +145,6 @@ def _column(features: Mapping[str, Any], key: str, kind: str) -> Column | None:
 def _only(features: Mapping[str, Any], key: str, kind: str) -> Any:
     column = _column(features, key, kind)
     return column[0] if column else None
-
-
-def _some(features: Mapping[str, Any]) -> str:
-    keys = sorted(features)
-    return ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
 
 
 def _text(value: object) -> str:

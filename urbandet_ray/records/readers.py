@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -26,6 +25,7 @@ from urbandet_ray.records.tfrecord import (
     read_records,
 )
 from urbandet_ray.storage import FileInfo, Storage, is_remote
+from urbandet_ray.storage.prefetch import fetched_ahead
 
 MAX_IMAGE_FILE_BYTES = 256 << 20
 _READ_AHEAD = 16
@@ -83,7 +83,9 @@ def read_images(source: Source, storage: Storage, first_index: int) -> Iterator[
         return Record(index, index, index + 1, data, error, frame, info.uri)
 
     indexes = range(first_index, len(source.files))
-    return _ahead(read, indexes) if is_remote(source.uri) else map(read, indexes)
+    if not is_remote(source.uri):
+        return map(read, indexes)
+    return fetched_ahead(read, indexes, threads=_READ_THREADS, ahead=_READ_AHEAD)
 
 
 def _read_image_file(info: FileInfo, storage: Storage) -> bytes:
@@ -101,20 +103,6 @@ def _read_image_file(info: FileInfo, storage: Storage) -> bytes:
             return stream.read()
     except (NotFoundError, AccessError, ConflictError) as error:
         raise RecordError("unreadable-file", str(error)) from error
-
-
-def _ahead(read: Callable[[int], Record], indexes: range) -> Iterator[Record]:
-    waiting: deque[Future[Record]] = deque()
-    pool = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="read-images")
-    try:
-        for index in indexes:
-            waiting.append(pool.submit(read, index))
-            if len(waiting) >= _READ_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def read_video(source: Source, storage: Storage, first_index: int) -> Iterator[Record]:

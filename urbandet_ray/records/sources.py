@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 from urbandet_ray.errors import InputError, RecordError
 from urbandet_ray.records.bytestream import read_exactly
@@ -17,7 +19,9 @@ from urbandet_ray.records.tfrecord import HEADER_BYTES, decompress, is_record_he
 from urbandet_ray.storage import FileInfo, Storage
 from urbandet_ray.storage.uris import S3Location, has_glob, parse_uri, split_glob
 
-__all__ = ["Record", "Source", "list_sources", "read_source"]
+__all__ = ["Record", "Source", "list_sources", "read_source", "spread"]
+
+Item = TypeVar("Item")
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm"})
@@ -38,6 +42,16 @@ _NAME_CHARACTERS = 120
 
 _Found = tuple[str, FileInfo]
 """A file's path within the listed folder, and the file."""
+
+
+def spread(
+    sources: Sequence[Source], count: int, read: Callable[[Source], Iterator[Item]]
+) -> Iterator[Item]:
+    """Up to `count` items from sources spread over the drive, alike many of each."""
+    chosen = sources[:: max(1, len(sources) // count)][:count]
+    share, more = divmod(count, len(chosen))
+    for number, source in enumerate(chosen):
+        yield from islice(read(source), share + (number < more))
 
 
 def list_sources(uri: str, storage: Storage) -> list[Source]:

@@ -32,7 +32,6 @@ FOOTER_BYTES = 4
 KEPT_DAMAGE_BYTES = 64 << 20
 """So much of a damaged span is handed on; the rest of it is counted only."""
 
-_HEADER = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
 _MASK_DELTA = 0xA282EAD8

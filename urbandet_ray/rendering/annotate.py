@@ -166,24 +166,6 @@ def draw_dashed(scene: Image, boxes_xyxy: Boxes, style: DrawStyle) -> None:
         pixels[y0 : y1 + 1, max(x1 + 1 - thick, x0) : x1 + 1] = down
 
 
-def hud(scene: Image, text: str) -> Image:
-    """Write a line (frame key, counts) into the bottom left corner of `scene` itself; return it.
-
-    Raises:
-        ValueError: `scene` is read-only or not [height, width, 3] uint8.
-    """
-    style = _style_of(_check_scene(scene))
-    tile = text_tile(text, style.font_px, INK, bold=False)
-    margin = style.font_px // 2
-    blit(
-        scene,
-        tile,
-        min(margin, max(0, scene.shape[1] - tile.shape[1])),
-        max(0, scene.shape[0] - tile.shape[0] - margin),
-    )
-    return scene
-
-
 def _pixel_corners(
     boxes_xyxy: Boxes, size_wh: tuple[int, int]
 ) -> tuple[NDArray[np.int32], NDArray[np.intp]]:

@@ -6,6 +6,7 @@ from fnmatch import fnmatch
 from itertools import islice
 
 from urbandet_ray.errors import NotFoundError, StorageError
+from urbandet_ray.phrases import some_of
 from urbandet_ray.storage.files import Storage
 
 _LOOKED_AT = 500
@@ -44,9 +45,9 @@ def _describe(files: list[str], uri: str) -> str:
     names = [file.rpartition("/")[2] for file in files]
     runs = [file.rpartition("/")[0] for file in files if file.endswith("/run.json")]
     if runs:
-        return f"there is a run in {runs[0]}" + (f", and {len(runs) - 1} more" * (len(runs) > 1))
+        return f"there is a run in {some_of(runs, 1)}"
     for sign, words in _SIGNS:
         found = next((name for name in names if fnmatch(name, sign)), None)
         if found is not None:
             return words.format(name=found)
-    return f"it holds {', '.join(names[:3])}" + " and more" * (len(names) > 3)
+    return f"it holds {some_of(names, 3)}"

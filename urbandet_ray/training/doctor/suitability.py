@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from urbandet_ray.boxes import Boxes
+from urbandet_ray.phrases import some_of
 from urbandet_ray.training.doctor.case import Case, at, rounded, setting
 from urbandet_ray.training.doctor.findings import Edit, Finding
 from urbandet_ray.training.doctor.geometry import anchors_of, best_ious, resized_boxes
@@ -185,14 +186,13 @@ def _check_splits(case: Case) -> Iterator[Finding]:
     shared = sorted(case.train.segments & case.val.segments)
     if not shared:
         return
-    shown = ", ".join(shared[:_SHOWN_SEGMENTS])
-    more = f" and {len(shared) - _SHOWN_SEGMENTS} more" if len(shared) > _SHOWN_SEGMENTS else ""
     yield case.finding(
         "error",
         "segments-shared",
         "eval_input_reader.tf_record_input_reader.input_path",
         f"{len(shared)} of {len(case.val.segments)} validation segments are training segments "
-        f"too ({shown}{more}): the validation mAP shows what was learned by heart",
+        f"too ({some_of(shared, _SHOWN_SEGMENTS)}): "
+        "the validation mAP shows what was learned by heart",
         "split by drive: no segment on both sides",
     )
 

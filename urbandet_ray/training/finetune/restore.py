@@ -19,7 +19,6 @@ KINDS = ("heads", "detection", "full", "classification")
 _VALUE = "VARIABLE_VALUE"
 _LEAST_SHARE = 0.5
 """Of the model's variables; fewer in a checkpoint mean another architecture."""
-_SHOWN = 3
 
 
 def restore_for_finetuning(
