@@ -180,7 +180,7 @@ def measure(options: argparse.Namespace, pipeline: str) -> dict[str, Any]:
         "batch.per_worker": options.batch,
         "fine_tune.checkpoint": "",
     }
-    plan = plan_run(load_config(TrainConfig, None, settings), Storage()).plan
+    plan = plan_run(load_config(TrainConfig, None, settings), Storage())
     theirs, ours = their_steps(plan), OurSteps(plan, options.threads)
     for _ in range(3):  # tracing, and the first batches
         theirs(), ours()

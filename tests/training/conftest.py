@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -105,15 +106,20 @@ def _write_segment(
     path: Path, frames: int = 4, class_ids: tuple[int, ...] = (1, 2, 3), side: int = 60
 ) -> None:
     """Frames of 320 x 320 px with a square box of `side` px for each class."""
-    image = encode_jpeg(np.full((320, 320, 3), 90, np.uint8), 90)
+    draw = np.random.default_rng(crc32(str(path).encode()))
     lefts = np.arange(len(class_ids)) * 90.0 + 20
     boxes = np.stack([lefts, lefts, lefts + side, lefts + side], axis=1)
     names = tuple(NAMES[min(one, 3) - 1] for one in class_ids)
 
+    def picture() -> bytes:
+        pixels = np.full((320, 320, 3), 90, np.uint8)
+        pixels[:8, :8] = draw.integers(0, 256, (8, 8, 3))  # no two frames are the same
+        return encode_jpeg(pixels, 90)
+
     def made() -> list[Frame]:
         truth = Truth.of(boxes, class_ids, names)
         return [
-            Frame(f"{path.stem}-{n}", path.stem, image, "jpeg", (320, 320), truth)
+            Frame(f"{path.stem}-{n}", path.stem, picture(), "jpeg", (320, 320), truth)
             for n in range(frames)
         ]
 

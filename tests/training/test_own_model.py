@@ -266,7 +266,7 @@ def test_the_seed_decides_the_first_weights(records: Path, tmp_path: Path) -> No
 
     def weights(seed: int) -> list[np.ndarray]:
         config = load_config(TrainConfig, None, settings(records, tmp_path / "run", seed=seed))
-        built = build(plan_run(config, Storage()).plan, Place())
+        built = build(plan_run(config, Storage()), Place())
         return [one.numpy() for one in built.variables]
 
     first = weights(3)
@@ -288,7 +288,7 @@ def test_it_starts_from_a_checkpoint_that_fits_and_from_no_other(
         model.build(1)
     tf.train.Checkpoint(model=old.trackable).write(str(tmp_path / "old/ckpt-7"))
     given = settings(records, tmp_path / "run", **{"fine_tune.checkpoint": str(tmp_path / "old")})
-    plan = plan_run(load_config(TrainConfig, None, given), Storage()).plan
+    plan = plan_run(load_config(TrainConfig, None, given), Storage())
     assert start_weights(plan, new, tmp_path) == f"weights of {tmp_path / 'old/ckpt-7'}"
     for one, same in zip(new.trainable_variables, old.trainable_variables, strict=True):
         np.testing.assert_array_equal(one.numpy(), same.numpy())

@@ -7,6 +7,7 @@ import pytest
 from urbandet_ray.config import TrainConfig, load_config
 from urbandet_ray.errors import ConfigError, NotFoundError
 from urbandet_ray.storage import Storage
+from urbandet_ray.training.doctor.planned_run import examine_plan
 from urbandet_ray.training.planning import find_checkpoint, plan_run
 
 pytestmark = pytest.mark.train
@@ -27,7 +28,7 @@ def config_of(tmp_path: Path, **settings: object) -> TrainConfig:
 
 def test_the_pipeline_config_fills_in_what_is_not_said(tmp_path: Path, pipeline: Path) -> None:
     """Steps, batch, records, labels; evaluations and checkpoints follow from the steps."""
-    plan = plan_run(config_of(tmp_path, pipeline=str(pipeline)), Storage()).plan
+    plan = plan_run(config_of(tmp_path, pipeline=str(pipeline)), Storage())
     assert (plan.steps, plan.batch_size) == (100, 2)
     assert (plan.evaluate_every, plan.checkpoint_every) == (10, 5)
     assert [source.segment for source in plan.train] == ["one", "two"]
@@ -41,7 +42,7 @@ def test_the_plan_s_pipeline_config_says_what_is_trained(
 ) -> None:
     """Steps, batch, records and label map of the run stand in it, whatever the file had."""
     given = {"steps": 40, "batch.per_worker": 4, "data": str(data)}
-    plan = plan_run(config_of(tmp_path, pipeline=str(pipeline), **given), Storage()).plan
+    plan = plan_run(config_of(tmp_path, pipeline=str(pipeline), **given), Storage())
     message = plan.pipeline_message()
     assert (message.train_config.num_steps, message.train_config.batch_size) == (40, 4)
     assert message.train_input_reader.label_map_path == str(data / "label_map.pbtxt")
@@ -58,7 +59,7 @@ def test_what_the_run_does_not_take_from_the_file_is_no_finding(
 
     def codes(**settings: object) -> set[str]:
         config = config_of(tmp_path, pipeline=str(pipeline), **settings)
-        return {one.code for one in plan_run(config, Storage()).findings}
+        return {one.code for one in examine_plan(plan_run(config, Storage()))}
 
     assert "schedule-longer-than-run" in codes(**{"schedule.kind": "config"})
     assert "schedule-longer-than-run" not in codes()

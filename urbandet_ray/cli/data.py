@@ -35,13 +35,15 @@ def validate(
     Exit code 3: at least one record is broken.
     """
     from urbandet_ray.commands.display import count_progress
-    from urbandet_ray.label_files import read_labels
+    from urbandet_ray.labels import STREET_LABELS
+    from urbandet_ray.records.data_folder import read_data_folder
     from urbandet_ray.records.soundness import validate as check
 
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
+    data = read_data_folder(records, storage, labels)
     with count_progress("files") as progress:
-        report = check(records, storage, read_labels(labels, storage), progress=progress)
-    typer.echo(report.to_text())
+        report = check(data, storage, data.labels or STREET_LABELS, progress=progress)
+    typer.echo(f"{data.to_text()}\n{report.to_text()}")
     raise typer.Exit(0 if report.is_clean else 3)
 
 
@@ -55,13 +57,15 @@ def stats(
 ) -> None:
     """Count frames and boxes, by class and by box size."""
     from urbandet_ray.commands.display import count_progress
-    from urbandet_ray.label_files import read_labels
+    from urbandet_ray.labels import STREET_LABELS
+    from urbandet_ray.records.data_folder import read_data_folder
     from urbandet_ray.records.stats import statistics
 
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
+    data = read_data_folder(records, storage, labels)
     with count_progress("files") as progress:
-        found = statistics(records, storage, read_labels(labels, storage), progress=progress)
-    typer.echo(found.to_text())
+        found = statistics(data, storage, data.labels or STREET_LABELS, progress=progress)
+    typer.echo(f"{data.to_text()}\n{found.to_text()}")
 
 
 @app.command()
@@ -76,11 +80,13 @@ def show(
 ) -> None:
     """Draw a contact sheet: frames from the whole input, with their labels."""
     from urbandet_ray.commands.data import write_contact_sheet
-    from urbandet_ray.label_files import read_labels
+    from urbandet_ray.labels import STREET_LABELS
+    from urbandet_ray.records.data_folder import read_data_folder
 
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
-    shown = write_contact_sheet(records, out, count, read_labels(labels, storage), storage)
-    typer.echo(f"{out}: {shown} frames")
+    data = read_data_folder(records, storage, labels)
+    shown = write_contact_sheet(data, out, count, data.labels or STREET_LABELS, storage)
+    typer.echo(f"{data.to_text()}\n{out}: {shown} frames")
 
 
 @app.command()

@@ -76,6 +76,8 @@ class TrainProgress:
         kind = notice["kind"]
         if kind == "plan":
             self._steps = notice["steps"]
+            if notice["data"]:
+                self._say(notice["data"])
             self._say(f"{self._steps} steps of {notice['images']} images")
         elif kind == "start":
             self._say(f"{notice['workers']} workers of {notice['threads']} cores each have started")

@@ -10,6 +10,7 @@ from typing import Any
 
 from urbandet_ray.errors import ConfigError, ConflictError
 from urbandet_ray.models.pipeline_config import read_pipeline
+from urbandet_ray.records.data_folder import read_data_folder
 from urbandet_ray.storage import Storage
 from urbandet_ray.training.doctor.examine import Examination, corrected, examine
 from urbandet_ray.training.doctor.findings import Finding
@@ -59,7 +60,9 @@ class Diagnosis:
             for name in ("error", "warning", "note")
         )
         more = f"; --fix OUT sees to {fixable} of them" if fixable else ""
-        return "\n".join([*lines, f"{self.config}: {counts}{more}"])
+        data = self.examination.data
+        read = [data.to_text()] if data else []
+        return "\n".join([*lines, *read, f"{self.config}: {counts}{more}"])
 
 
 def diagnose(
@@ -81,12 +84,14 @@ def diagnose(
 
     Raises:
         ConfigError: the file is no pipeline config; names line and nearest field.
-        NotFoundError: the file or `data` is not there.
+        NotFoundError: the file is not there, or `data` has no train/ or val/ with records.
+        InputError: `data` cannot be understood (records/data_folder.py).
         MissingExtraError: the OD API is not installed.
     """
     storage, name = storage or Storage(), str(config)
     pipeline = read_pipeline(name, storage)
-    examination = examine(pipeline, storage, data=data, steps=steps, workers=workers)
+    folder = read_data_folder(data, storage) if data else None
+    examination = examine(pipeline, storage, data=folder, steps=steps, workers=workers)
     return Diagnosis(name, examination.findings, examination)
 
 

@@ -180,11 +180,12 @@ def _data_bytes(config: RunConfig) -> int:
 
 def _ask_doctor(config: TrainConfig) -> list[Check]:
     """The doctor's findings, as the run itself will get them."""
+    from urbandet_ray.training.doctor.planned_run import examine_plan
     from urbandet_ray.training.planning import plan_run
 
     storage: Storage = Storage(config.storage)
     try:
-        findings = plan_run(config, storage).findings
+        findings = examine_plan(plan_run(config, storage))
     except MissingExtraError as error:
         return [fail("doctor", f"training cannot start there: {error}")]
     except UrbandetError as error:

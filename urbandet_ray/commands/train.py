@@ -15,8 +15,9 @@ from urbandet_ray.runs.manifest import TrainingManifest, begin_run
 from urbandet_ray.storage import Storage, absolute_uri, join_uri
 from urbandet_ray.training.checkpoints import BEST, LAST, STATE_NAME
 from urbandet_ray.training.doctor.findings import Finding
+from urbandet_ray.training.doctor.planned_run import examine_plan
 from urbandet_ray.training.plan import DONE_NAME, LABELS_NAME, PIPELINE_NAME, TrainPlan
-from urbandet_ray.training.planning import Planned, plan_run
+from urbandet_ray.training.planning import plan_run
 from urbandet_ray.training.trainer import run_workers
 from urbandet_ray.version import __version__
 
@@ -73,16 +74,19 @@ def train(
     """
     config = _with_absolute_places(config)
     storage = Storage(config.storage)
-    planned = plan_run(config, storage)
-    on_findings(planned.findings)
-    _refuse_errors(planned, config)
-    plan = planned.plan
+    plan = plan_run(config, storage)
+    findings = examine_plan(plan)
+    on_findings(findings)
+    _refuse_errors(findings, config)
     with WriterLock(storage, plan.path(LOCK_NAME), "urbandet train") as lock:
         resumed = begin_run(_manifest(plan), plan.run_uri, storage)
         if _read_file(DONE_NAME, plan):
             return _report(plan, resumed=True)
-        _write_settings(planned, storage)
-        on_notice({"kind": "plan", "steps": plan.steps, "images": _images_a_step(plan)})
+        _write_settings(plan, findings, storage)
+        data = plan.data.to_text() if plan.data else None
+        on_notice(
+            {"kind": "plan", "steps": plan.steps, "images": _images_a_step(plan), "data": data}
+        )
 
         def watch(notice: dict[str, Any]) -> None:
             lock.check()
@@ -109,8 +113,8 @@ def _with_absolute_places(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={**fixed, "fine_tune": fine_tune})
 
 
-def _refuse_errors(planned: Planned, config: TrainConfig) -> None:
-    errors = [one for one in planned.findings if one.severity == "error"]
+def _refuse_errors(findings: tuple[Finding, ...], config: TrainConfig) -> None:
+    errors = [one for one in findings if one.severity == "error"]
     if not errors or config.doctor == "ignore":
         return
     lines = "\n".join(f"  {one.place}: {one.what}\n    -> {one.fix}" for one in errors)
@@ -143,14 +147,12 @@ def _digest(value: object) -> str:
     return digest(value)[:32]
 
 
-def _write_settings(planned: Planned, storage: Storage) -> None:
-    plan = planned.plan
+def _write_settings(plan: TrainPlan, findings: tuple[Finding, ...], storage: Storage) -> None:
     if plan.pipeline is not None:
         storage.write_bytes(plan.path(PIPELINE_NAME), plan.pipeline.to_text().encode())
     storage.write_bytes(plan.path(LABELS_NAME), plan.labels.to_pbtxt().encode())
     storage.write_bytes(plan.path("config.json"), to_json(plan.config.model_dump(mode="json")))
-    findings = [one.to_dict() for one in planned.findings]
-    storage.write_bytes(plan.path("doctor.json"), to_json(findings))
+    storage.write_bytes(plan.path("doctor.json"), to_json([one.to_dict() for one in findings]))
 
 
 def _images_a_step(plan: TrainPlan) -> int:

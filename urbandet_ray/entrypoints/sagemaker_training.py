@@ -31,9 +31,9 @@ from urbandet_ray.launch.sagemaker.container import Container, read_container
 from urbandet_ray.launch.sagemaker.hyperparameters import Settings, read_hyperparameters
 from urbandet_ray.launch.sagemaker.raynode import wait_for_nodes
 from urbandet_ray.models.archives import unpack
-from urbandet_ray.records.sources import list_sources, read_source
+from urbandet_ray.records.data_folder import read_data_folder
+from urbandet_ray.records.sources import read_source
 from urbandet_ray.storage import Storage, is_remote
-from urbandet_ray.training.doctor.examine import find_data
 
 
 def main() -> int:
@@ -142,7 +142,8 @@ def _one_of(config: TrainConfig, count: int) -> int:
     """Validation frames that a sample of one in `count` comes to.
 
     Raises:
-        ConfigError: the records' place is only in the pipeline.config, or has none to validate by.
+        ConfigError: the records' place is only in the pipeline.config.
+        NotFoundError: the data have none to validate with.
     """
     if config.data is None:
         raise ConfigError(
@@ -150,16 +151,10 @@ def _one_of(config: TrainConfig, count: int) -> int:
             "says how many frames to judge by"
         )
     storage = Storage()
-    records = find_data(config.data, storage).get("val records")
-    if records is None:
-        raise ConfigError(
-            f"sample_1_of_n_eval_examples: {config.data} has no val/, validation/ or eval/ to "
-            "take a sample of"
-        )
+    _, val = read_data_folder(config.data, storage, config.labels).for_training()
     frames = sum(
         record.frame is not None
-        for source in list_sources(records, storage)
-        if source.kind == "tfrecord"
+        for source in val.records
         for record in read_source(source, storage)
     )
     return max(1, -(-frames // count))

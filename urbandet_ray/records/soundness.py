@@ -10,10 +10,11 @@ from typing import Any
 from urbandet_ray.errors import RecordError
 from urbandet_ray.frames import Frame
 from urbandet_ray.labels import LabelMap
+from urbandet_ray.records.data_folder import DataFolder
 from urbandet_ray.records.example import frame_and_problems_from_example
 from urbandet_ray.records.images import decode_frame
 from urbandet_ray.records.source import Record, Source
-from urbandet_ray.records.sources import list_sources, read_source
+from urbandet_ray.records.sources import read_source
 from urbandet_ray.storage import Storage
 
 Progress = Callable[[int, int], None]
@@ -94,30 +95,28 @@ class ValidationReport:
 
 
 def validate(
-    source_uri: str,
+    data: DataFolder,
     storage: Storage,
     labels: LabelMap | None = None,
     *,
     progress: Progress | None = None,
 ) -> ValidationReport:
-    """Read every record, decode every image, check every label.
+    """Read every record of all parts, decode every image, check every label.
 
     Reasons beyond those of reading and decoding: empty-file, unknown-class (with `labels`),
     duplicate-frame-key, and the label problems of frame_and_problems_from_example.
 
     Raises:
-        InputError: nothing to read there.
         StorageError: it cannot be read.
     """
-    sources = list_sources(source_uri, storage)
     files, problems = [], []
-    for done, source in enumerate(sources, start=1):
+    for done, source in enumerate(data.sources, start=1):
         count, found = _check_source(source, storage, labels)
         files.append(count)
         problems += found
         if progress is not None:
-            progress(done, len(sources))
-    return ValidationReport(source_uri, tuple(files), tuple(problems))
+            progress(done, len(data.sources))
+    return ValidationReport(data.uri, tuple(files), tuple(problems))
 
 
 def _check_source(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import PurePosixPath
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from urbandet_ray.errors import InputError, RecordError
 from urbandet_ray.records.bytestream import read_exactly
@@ -36,6 +36,9 @@ _EXPECTED = (
     "TFRecord files, folders of images (.jpg, .jpeg, .png) "
     "or videos (.mp4, .mov, .avi, .mkv, .webm)"
 )
+Shape = Literal["file", "folder", "pattern"]
+"""What a URI of data names."""
+
 _SNIFFED_FILES = 20
 _NAME_CHARACTERS = 120
 
@@ -68,25 +71,42 @@ def list_sources(uri: str, storage: Storage) -> list[Source]:
     infos = list(storage.list_files(uri))
     if not infos:
         raise InputError(f"{uri} is an empty folder: expected {_EXPECTED}")
-    base, is_file = _base_of(uri, infos)
+    sources = sources_among(uri, infos, storage)
+    if not sources:
+        base, shape = base_of(uri, infos)
+        relative = [info.uri[len(base) :].lstrip("/") for info in infos]
+        raise InputError(nothing_usable(uri, relative, shape))
+    return sources
+
+
+def sources_among(uri: str, infos: Sequence[FileInfo], storage: Storage | None) -> list[Source]:
+    """The sources among the files that were listed at a URI, in drive order; none where none is.
+
+    Args:
+        storage: looks into files whose names tell nothing, where no name does; None does not.
+    """
+    base, shape = base_of(uri, infos)
+    is_file = shape == "file"
     found = [(info.uri[len(base) :].lstrip("/"), info) for info in infos]
     kinds = {relative: _kind_by_name(relative) for relative, _ in found}
-    if not any(kinds.values()):
+    if storage is not None and not any(kinds.values()):
         for relative, info in found[:_SNIFFED_FILES]:
             kinds[relative] = "tfrecord" if _holds_records(info, storage) else None
     usable = [file for file in found if kinds[file[0]]]
-    if not usable:
-        raise InputError(_nothing_usable(uri, found, is_file))
     singles = [
         (relative, _file_source(kind, info))
         for relative, info in usable
         if (kind := kinds[relative]) and (kind != "images" or is_file)
     ]
     images = [] if is_file else [file for file in usable if kinds[file[0]] == "images"]
-    listed = sorted(
-        [*singles, *_image_folders(images, base)], key=lambda pair: natural_key(pair[0])
+    return _named_uniquely([*singles, *_image_folders(images, base)])
+
+
+def listed_together(base: str, sources: Iterable[Source]) -> list[Source]:
+    """Sources of several folders below `base`, named and in order as if it had been listed."""
+    return _named_uniquely(
+        [(one.uri[len(base) :].lstrip("/") or base.rpartition("/")[2], one) for one in sources]
     )
-    return _named_uniquely(listed)
 
 
 def read_source(
@@ -119,15 +139,20 @@ def natural_key(path: str) -> tuple[object, ...]:
     return (tuple(parts), path)
 
 
-def _base_of(uri: str, infos: list[FileInfo]) -> tuple[str, bool]:
-    """The folder that relative paths start from, and whether the URI names one file."""
+def plain_uri(uri: str) -> str:
+    """A URI as listings spell it: a local path made absolute, no slash at the end."""
     at = parse_uri(uri)
-    whole = at.uri.rstrip("/") if isinstance(at, S3Location) else str(at)
+    return at.uri.rstrip("/") if isinstance(at, S3Location) else str(at)
+
+
+def base_of(uri: str, infos: Sequence[FileInfo]) -> tuple[str, Shape]:
+    """The folder that relative paths start from, and what the URI names."""
+    whole = plain_uri(uri)
     if [info.uri for info in infos] == [whole]:
-        return whole.rpartition("/")[0], True
-    if has_glob(whole) and not infos[0].uri.startswith(whole + "/"):
-        return split_glob(whole)[0], False
-    return whole, False
+        return whole.rpartition("/")[0], "file"
+    if infos and has_glob(whole) and not infos[0].uri.startswith(whole + "/"):
+        return split_glob(whole)[0], "pattern"
+    return whole, "folder"
 
 
 def _kind_by_name(relative: str) -> SourceKind | None:
@@ -151,10 +176,11 @@ def _holds_records(info: FileInfo, storage: Storage) -> bool:
         return False
 
 
-def _nothing_usable(uri: str, found: list[_Found], is_file: bool) -> str:
-    if is_file:
+def nothing_usable(uri: str, relative: Sequence[str], shape: Shape) -> str:
+    """What to say where no file can be read from; the files by their paths."""
+    if shape == "file":
         return f"{uri} is not something frames can be read from: expected {_EXPECTED}"
-    suffixes = Counter(PurePosixPath(relative).suffix or "no suffix" for relative, _ in found)
+    suffixes = Counter(PurePosixPath(path).suffix or "no suffix" for path in relative)
     listed = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(6))
     return f"{uri} holds nothing frames can be read from ({listed}): expected {_EXPECTED}"
 
@@ -186,11 +212,12 @@ def _image_folders(images: list[_Found], base: str) -> Iterator[tuple[str, Sourc
 
 
 def _named_uniquely(listed: list[tuple[str, Source]]) -> list[Source]:
-    """Names from relative paths without suffix; where two would be alike, with a hash.
+    """In drive order, with names from relative paths without suffix; two alike get a hash.
 
     The segment is the last part alone, so that it does not depend on the folder that was listed,
     unless two sources share it.
     """
+    listed = sorted(listed, key=lambda pair: natural_key(pair[0]))
     paths = [_DATA_SUFFIX.sub("", path) or path for path, _ in listed]
     names = [_safe_name(path) for path in paths]
     stems = [_safe_name(path.rpartition("/")[2] or path) for path in paths]

@@ -14,8 +14,9 @@ from urbandet_ray.boxes import box_areas
 from urbandet_ray.errors import RecordError
 from urbandet_ray.frames import Frame
 from urbandet_ray.labels import LabelMap
+from urbandet_ray.records.data_folder import DataFolder
 from urbandet_ray.records.images import image_size
-from urbandet_ray.records.sources import list_sources, read_source
+from urbandet_ray.records.sources import read_source
 from urbandet_ray.storage import Storage
 from urbandet_ray.tables import text_table
 
@@ -110,31 +111,29 @@ def _row(one: ClassStatistics) -> list[str]:
 
 
 def statistics(
-    source_uri: str,
+    data: DataFolder,
     storage: Storage,
     labels: LabelMap | None = None,
     *,
     progress: Progress | None = None,
 ) -> DataStatistics:
-    """Count what the records at a URI hold; images are not decoded.
+    """Count what data hold, all parts together; images are not decoded.
 
     Classes of `labels` without a box are listed with zeros.
 
     Raises:
-        InputError: nothing to read there.
         StorageError: it cannot be read.
     """
-    sources = list_sources(source_uri, storage)
     tally = _Tally()
-    for done, source in enumerate(sources, start=1):
+    for done, source in enumerate(data.sources, start=1):
         for record in read_source(source, storage):
             if record.frame is None:
                 tally.bad_records += 1
             else:
                 tally.add(record.frame)
         if progress is not None:
-            progress(done, len(sources))
-    return tally.total(source_uri, labels)
+            progress(done, len(data.sources))
+    return tally.total(data.uri, labels)
 
 
 @dataclass

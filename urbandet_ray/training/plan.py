@@ -8,7 +8,8 @@ from typing import Any
 from urbandet_ray.config.training_config import TrainConfig
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.pipeline_config import PipelineConfig
-from urbandet_ray.records.sources import Source
+from urbandet_ray.records.data_folder import DataFolder
+from urbandet_ray.records.source import Source
 from urbandet_ray.storage import Storage, join_uri
 
 PIPELINE_NAME, LABELS_NAME, DONE_NAME = "pipeline.config", "label_map.pbtxt", "result.json"
@@ -22,6 +23,7 @@ class TrainPlan:
         run_uri: the run folder.
         config: as given.
         pipeline: the pipeline.config as it is trained; None for a model of the user's own.
+        data: the folder it is trained on; None where the pipeline.config's own paths are read.
         labels: the data's classes.
         train, val: where frames are read from.
         steps: optimizer steps of the whole run.
@@ -35,6 +37,7 @@ class TrainPlan:
     storage: Storage
     config: TrainConfig
     pipeline: PipelineConfig | None
+    data: DataFolder | None
     labels: LabelMap
     train: tuple[Source, ...]
     val: tuple[Source, ...]

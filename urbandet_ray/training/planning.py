@@ -1,22 +1,22 @@
-"""From a config to a plan: files found, the pipeline.config resolved, the doctor asked."""
+"""From a config to a plan: files found, the pipeline.config resolved."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from urbandet_ray.config.training_config import TrainConfig
-from urbandet_ray.errors import ConfigError, InputError, LabelError, NotFoundError
+from urbandet_ray.errors import ConfigError, InputError, NotFoundError
+from urbandet_ray.label_files import read_labels
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.models.pipeline_config import PipelineConfig, read_pipeline
 from urbandet_ray.models.zoo import cached_model, find_model, model_config_path, zoo_folder
-from urbandet_ray.records.sources import Source, list_sources
+from urbandet_ray.records.data_folder import DataFolder, read_data_folder, records_at
+from urbandet_ray.records.source import Source
 from urbandet_ray.storage import Storage, join_uri
 from urbandet_ray.training.building import find_model_builder
-from urbandet_ray.training.doctor.examine import examine, find_data
-from urbandet_ray.training.doctor.findings import Finding
 from urbandet_ray.training.optimisation.batchnorm import set_mode
 from urbandet_ray.training.plan import TrainPlan
 
@@ -24,16 +24,8 @@ _EVALUATIONS, _CHECKPOINTS = 10, 20
 """A run has so many unless told otherwise."""
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A plan, and what the doctor says to it."""
-
-    plan: TrainPlan
-    findings: tuple[Finding, ...]
-
-
-def plan_run(config: TrainConfig, storage: Storage) -> Planned:
-    """Resolve a config: find its files, fill in its defaults, examine the pipeline.config.
+def plan_run(config: TrainConfig, storage: Storage) -> TrainPlan:
+    """Resolve a config: find its files and fill in its defaults.
 
     Raises:
         ConfigError: the settings do not fit together, or the pipeline.config is none.
@@ -45,24 +37,16 @@ def plan_run(config: TrainConfig, storage: Storage) -> Planned:
             "a run trains either a pipeline.config (pipeline: FILE or one of configs/models) or a "
             "model of your own (model: my_package.module:build); set one of them"
         )
-    data = find_data(config.data, storage) if config.data else {}
+    data = read_data_folder(config.data, storage, config.labels) if config.data else None
     if config.pipeline is None:
-        return Planned(_own_model_plan(config, data, storage), ())
+        return _own_model_plan(config, data, storage)
     given = read_pipeline(_pipeline_uri(config.pipeline, storage), storage)
     message = given.message
     _resolve(message, config, data, storage)
-    pipeline = given.with_message(message)
-    plan = _plan(config, pipeline, storage)
-    examined = examine(
-        pipeline,
-        storage,
-        steps=plan.steps,
-        workers=config.workers.count * config.batch.accumulate,
-    )
-    return Planned(plan, _relevant(examined.findings, config))
+    return _plan(config, given.with_message(message), data, storage)
 
 
-def _resolve(message: Any, config: TrainConfig, data: dict[str, str], storage: Storage) -> None:
+def _resolve(message: Any, config: TrainConfig, data: DataFolder | None, storage: Storage) -> None:
     """Put what this run decides into the pipeline.config, so that it says what is trained."""
     train, reader = message.train_config, message.train_input_reader
     if not message.eval_input_reader:
@@ -75,15 +59,12 @@ def _resolve(message: Any, config: TrainConfig, data: dict[str, str], storage: S
             "the pipeline.config has no train_config.batch_size or num_steps: set "
             "batch.per_worker and steps"
         )
-    for one, key in ((reader, "train"), (val, "val")):
-        one.label_map_path = config.labels or data.get("train labels") or one.label_map_path
-        if config.data and f"{key} records" not in data:
-            raise NotFoundError(
-                f"{config.data} has no {key}/ with records: expected train/, val/ and "
-                "label_map.pbtxt; `urbandet data` has what makes them"
-            )
-        if config.data:
-            one.tf_record_input_reader.input_path[:] = [data[f"{key} records"]]
+    labels = config.labels or (data.labels_uri if data else None)
+    for one in (reader, val):
+        one.label_map_path = labels or one.label_map_path
+    if data is not None:
+        for one, part in zip((reader, val), data.for_training(), strict=True):
+            one.tf_record_input_reader.input_path[:] = part.patterns
     start = config.fine_tune.checkpoint
     start = train.fine_tune_checkpoint if start is None else start
     train.fine_tune_checkpoint = find_checkpoint(start, storage) if start else ""
@@ -93,11 +74,12 @@ def _resolve(message: Any, config: TrainConfig, data: dict[str, str], storage: S
     set_mode(message, config.batch_norm.mode)
 
 
-def _plan(config: TrainConfig, pipeline: PipelineConfig, storage: Storage) -> TrainPlan:
+def _plan(
+    config: TrainConfig, pipeline: PipelineConfig, data: DataFolder | None, storage: Storage
+) -> TrainPlan:
     message = pipeline.message
     train = message.train_config
-    readers = (message.train_input_reader, message.eval_input_reader[0])
-    steps = int(train.num_steps)
+    labels, sources = message.train_input_reader.label_map_path, _sources(message, data, storage)
     clip = config.optimizer.clip_norm
     return _with_periods(
         TrainPlan(
@@ -105,10 +87,11 @@ def _plan(config: TrainConfig, pipeline: PipelineConfig, storage: Storage) -> Tr
             storage=storage,
             config=config,
             pipeline=pipeline,
-            labels=_labels(readers[0].label_map_path, storage),
-            train=_sources(readers[0].tf_record_input_reader.input_path, storage, "training"),
-            val=_sources(readers[1].tf_record_input_reader.input_path, storage, "validation"),
-            steps=steps,
+            data=data,
+            labels=data.labels if data and data.labels else _labels(labels, storage),
+            train=sources[0],
+            val=sources[1],
+            steps=int(train.num_steps),
             batch_size=int(train.batch_size),
             evaluate_every=0,
             checkpoint_every=0,
@@ -118,12 +101,15 @@ def _plan(config: TrainConfig, pipeline: PipelineConfig, storage: Storage) -> Tr
     )
 
 
-def _own_model_plan(config: TrainConfig, data: dict[str, str], storage: Storage) -> TrainPlan:
+def _own_model_plan(config: TrainConfig, data: DataFolder | None, storage: Storage) -> TrainPlan:
     """A plan without a pipeline.config: the config has to say everything."""
     _check_own_model(config)
-    places = [data.get(key) for key in ("train records", "val records", "train labels")]
-    if None in places and not (config.labels and None not in places[:2]):
-        raise NotFoundError(f"{config.data} needs train/, val/ and label_map.pbtxt")
+    if data is None or data.labels is None:
+        raise NotFoundError(
+            f"{config.data} has no label_map.pbtxt, in which training finds the classes: put one "
+            "into the folder, or set labels"
+        )
+    train, val = data.for_training()
     open_odapi()  # before a module of the user's can import TensorFlow with another Keras
     find_model_builder(str(config.model))  # a wrong name leaves no run folder behind
     start = config.fine_tune.checkpoint
@@ -133,9 +119,10 @@ def _own_model_plan(config: TrainConfig, data: dict[str, str], storage: Storage)
             storage=storage,
             config=config,
             pipeline=None,
-            labels=_labels(config.labels or str(places[2]), storage),
-            train=_sources([str(places[0])], storage, "training"),
-            val=_sources([str(places[1])], storage, "validation"),
+            data=data,
+            labels=data.labels,
+            train=train.records,
+            val=val.records,
             steps=config.steps or 0,
             batch_size=config.batch.per_worker or 0,
             evaluate_every=0,
@@ -230,31 +217,24 @@ def _pipeline_uri(given: str, storage: Storage) -> str:
 def _labels(uri: str, storage: Storage) -> LabelMap:
     if not uri:
         raise ConfigError("no label map: set labels, or label_map_path in the pipeline.config")
-    try:
-        return LabelMap.parse(storage.read_bytes(uri).decode(), uri)
-    except UnicodeDecodeError:
-        raise LabelError(f"{uri} is not text, expected a label_map.pbtxt") from None
+    return read_labels(uri, storage)
 
 
-def _sources(uris: Any, storage: Storage, what: str) -> tuple[Source, ...]:
-    found = [source for uri in uris for source in list_sources(uri, storage)]
-    records = tuple(source for source in found if source.kind == "tfrecord")
-    if not records:
-        raise InputError(
-            f"no {what} records at {', '.join(uris) or 'any path'}: expected TFRecords"
-        )
-    return records
-
-
-def _relevant(findings: tuple[Finding, ...], config: TrainConfig) -> tuple[Finding, ...]:
-    """Leave out what this run does not take from the pipeline.config."""
-
-    def counts(one: Finding) -> bool:
-        own_schedule = config.schedule.kind != "config"
-        if one.place.startswith("train_config.optimizer") and own_schedule:
-            return False
-        if one.place.startswith("train_config.data_augmentation_options"):
-            return config.augmentation.preset == "config"
-        return True
-
-    return tuple(one for one in findings if counts(one))
+def _sources(
+    message: Any, data: DataFolder | None, storage: Storage
+) -> tuple[tuple[Source, ...], tuple[Source, ...]]:
+    """What is trained on, and what validates: of the data, else where the pipeline.config says."""
+    if data is not None:
+        train, val = data.for_training()
+        return train.records, val.records
+    found = []
+    readers = {"train_input_reader": message.train_input_reader}
+    readers["eval_input_reader"] = message.eval_input_reader[0]
+    for name, reader in readers.items():
+        uris = list(reader.tf_record_input_reader.input_path)
+        if not uris:
+            raise InputError(
+                f"the pipeline.config's {name} has no input_path: name TFRecords there, or set data"
+            )
+        found.append(tuple(one for uri in uris for one in records_at(uri, storage)))
+    return found[0], found[1]

@@ -17,7 +17,8 @@ from urbandet_ray.entrypoints import sagemaker_batch
 from urbandet_ray.entrypoints import sagemaker_container as entry
 from urbandet_ray.entrypoints import sagemaker_training as sagemaker_job
 from urbandet_ray.entrypoints.sagemaker_training import make_config, write_model
-from urbandet_ray.errors import ConfigError
+from urbandet_ray.errors import ConfigError, NotFoundError
+from urbandet_ray.labels import STREET_LABELS
 from urbandet_ray.launch.sagemaker.container import Container
 from urbandet_ray.launch.sagemaker.hyperparameters import Settings, read_hyperparameters
 from urbandet_ray.models.shipped import SHIPPED_FOLDER
@@ -33,7 +34,7 @@ def container(root: Path, hosts: int = 1) -> Container:
         write_drive(data / f"{name}.tfrecord", count)
     for name in ("config/label_map.pbtxt", "config/mine.config", "pretrained/ckpt-7.index"):
         (data / name).parent.mkdir(parents=True, exist_ok=True)
-        (data / name).write_text("")
+        (data / name).write_text(STREET_LABELS.to_pbtxt() if name.endswith("pbtxt") else "")
     channels = {folder.name: folder for folder in sorted(data.iterdir())}
     names = tuple(f"algo-{number + 1}" for number in range(hosts))
     return Container(root, names, "algo-1", "lo", {}, channels)
@@ -113,7 +114,7 @@ def test_the_validation_frames_may_be_under_another_name(tmp_path: Path) -> None
     assert make_config(here, given, gpus=0).evaluation.frames == 3
     (data / "validation").rename(data / "test")
     alone = Settings({"data": str(data), "pipeline": "x"}, eval_one_of=2)
-    with pytest.raises(ConfigError, match="has no val/, validation/ or eval/"):
+    with pytest.raises(NotFoundError, match="has no val/ with TFRecord files, it holds train 1"):
         make_config(Container(tmp_path, ("algo-1",), "algo-1", "lo", {}, {}), alone, gpus=0)
 
 

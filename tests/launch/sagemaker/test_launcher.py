@@ -355,7 +355,7 @@ def test_the_metric_definitions_match_what_is_printed() -> None:
     """The lines of a training's log, made by what prints them."""
     lines: list[str] = []
     progress = TrainProgress(lambda _, text: lines.append(text), lines.append)
-    progress({"kind": "plan", "steps": 400, "images": 16})
+    progress({"kind": "plan", "steps": 400, "images": 16, "data": None})
     figures = {"total": 1.234, "rate": 0.00015, "images_per_s": 5.12, "input_wait": 0.014}
     by_class = {"vehicle": {"ap": 0.207}, "cyclist": {"ap": None}}
     metrics = {"map": 0.196, "ap50": 0.376, "by_class": by_class}

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from urbandet_ray.errors import ConfigError, NotFoundError
 from urbandet_ray.launch.sagemaker.container import Container
+from urbandet_ray.records.data_folder import SPLIT_NAMES
 
-TRAIN, VAL = ("train", "training"), ("val", "validation", "eval")
+TRAIN, VAL = SPLIT_NAMES["train"], SPLIT_NAMES["val"]
 PRETRAINED = ("pretrained", "checkpoint", "model")
 CONFIG = ("config",)
 WHOLE = ("data", "training", "train")
@@ -51,7 +52,7 @@ def data_folder(container: Container) -> Path | None:
     channels = container.channels
     for name in WHOLE:
         folder = channels.get(name)
-        if folder and (folder / "train").is_dir() and any((folder / val).is_dir() for val in VAL):
+        if folder and all(any((folder / one).is_dir() for one in part) for part in (TRAIN, VAL)):
             return folder
     train, val = _first(channels, TRAIN), _first(channels, VAL)
     if train is None and val is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,8 @@ from urbandet_ray.boxes import Boxes
 from urbandet_ray.errors import RecordError
 from urbandet_ray.frames import Frame
 from urbandet_ray.records.images import image_size
-from urbandet_ray.records.sources import list_sources, read_source
+from urbandet_ray.records.source import Source
+from urbandet_ray.records.sources import read_source
 from urbandet_ray.storage import Storage
 
 
@@ -30,6 +33,7 @@ class DataSplit:
         frames_with: frames that hold at least one box, by class id.
         names: the records' own class names, by id; empty where they carry none.
         has_masks: some box has a mask.
+        pictures: digests of the frames that hold a box: picture and boxes.
     """
 
     uri: str
@@ -41,6 +45,7 @@ class DataSplit:
     frames_with: dict[int, int]
     names: dict[int, str]
     has_masks: bool
+    pictures: frozenset[bytes]
 
     @property
     def boxes_of(self) -> dict[int, int]:
@@ -59,6 +64,7 @@ class _Tally:
     frames_with: Counter[int] = field(default_factory=Counter)
     names: dict[int, str] = field(default_factory=dict)
     has_masks: bool = False
+    pictures: set[bytes] = field(default_factory=set)
 
     def add(self, frame: Frame) -> None:
         self.segments.add(frame.segment)
@@ -73,6 +79,9 @@ class _Tally:
         self.boxes.append(truth.boxes_xyxy)
         self.ids.append(truth.class_ids)
         self.sizes.append(np.tile(np.array([[width, height]], np.float32), (len(truth), 1)))
+        self.pictures.add(
+            blake2b(frame.encoded + truth.boxes_xyxy.tobytes(), digest_size=16).digest()
+        )
         ids = truth.class_ids.tolist()
         self.frames_with.update(set(ids))
         self.has_masks = self.has_masks or any(truth.masks_png)
@@ -81,19 +90,20 @@ class _Tally:
                 self.names.setdefault(class_id, text)
 
 
-def read_split(uris: list[str], storage: Storage) -> DataSplit:
-    """Read the labels of all records at some URIs; unreadable records are passed over.
+def read_split(uris: Sequence[str], sources: Sequence[Source], storage: Storage) -> DataSplit:
+    """Read the labels of all records; unreadable ones are passed over.
+
+    Args:
+        uris: where the sources come from, for messages.
 
     Raises:
-        InputError: nothing to read at one of them.
-        StorageError: one cannot be read.
+        StorageError: a source cannot be read.
     """
     tally = _Tally()
-    for uri in uris:
-        for source in list_sources(uri, storage):
-            for record in read_source(source, storage):
-                if record.frame is not None:
-                    tally.add(record.frame)
+    for source in sources:
+        for record in read_source(source, storage):
+            if record.frame is not None:
+                tally.add(record.frame)
     return DataSplit(
         uri=" ".join(uris),
         segments=frozenset(tally.segments),
@@ -104,4 +114,5 @@ def read_split(uris: list[str], storage: Storage) -> DataSplit:
         frames_with=dict(tally.frames_with),
         names=tally.names,
         has_masks=tally.has_masks,
+        pictures=frozenset(tally.pictures),
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from urbandet_ray.errors import NotFoundError, StorageError, first_line
+from urbandet_ray.errors import InputError, NotFoundError, StorageError, first_line
 from urbandet_ray.models.odapi import open_odapi
+from urbandet_ray.records.data_folder import DataFolder, records_at
 from urbandet_ray.storage import Storage
 from urbandet_ray.training.doctor.case import Case, setting
 from urbandet_ray.training.doctor.findings import Edit, Finding
@@ -116,81 +117,84 @@ def _check_threshold(case: Case) -> Iterator[Finding]:
         )
 
 
-def check_paths(case: Case, storage: Storage, stand_ins: dict[str, str]) -> Iterator[Finding]:
+def check_paths(case: Case, storage: Storage, data: DataFolder | None) -> Iterator[Finding]:
     """Label maps and records the config names.
 
     Args:
-        stand_ins: "train records", "train labels", "val records", "val labels": where the data
-            really lie, for a run that was told so; what is missing is then only noted.
+        data: what a run was told to take instead; what is missing is then only noted.
     """
     readers = [("train", "train_input_reader", case.config.train_input_reader)]
     readers += [
         ("val", "eval_input_reader" + (f"[{index}]" if index else ""), reader)
         for index, reader in enumerate(case.config.eval_input_reader)
     ]
+    labels = data.labels_uri if data else None
     for split, place, reader in readers:
-        given = stand_ins.get(f"{split} labels")
-        found = _check_path(
-            case, storage, f"{place}.label_map_path", "label map", reader.label_map_path, given
-        )
-        edit = _set_path(split, "label_map_path", given) if given else None
-        yield from _with(found, edit)
-        given = stand_ins.get(f"{split} records")
-        patterns = list(reader.tf_record_input_reader.input_path) or [""]
-        edit = _set_path(split, "input_path", given) if given else None
-        for pattern in patterns:
-            spot = f"{place}.tf_record_input_reader.input_path"
-            yield from _with(_check_path(case, storage, spot, "records", pattern, given), edit)
+        lack = _lack_of_labels(reader.label_map_path, storage)
+        if lack:
+            spot = f"{place}.label_map_path"
+            yield _missing(case, spot, "label map", lack, split, [labels] if labels else [])
+        part = data.parts.get(split) if data else None
+        for pattern in list(reader.tf_record_input_reader.input_path) or [""]:
+            lack = _lack_of_records(pattern, storage)
+            if lack:
+                spot = f"{place}.tf_record_input_reader.input_path"
+                yield _missing(case, spot, "records", lack, split, part.patterns if part else [])
 
 
-def _with(finding: Finding | None, edit: Edit | None) -> Iterator[Finding]:
-    if finding is not None:
-        yield Finding(
-            finding.severity,
-            finding.code,
-            finding.place,
-            finding.what,
-            finding.fix,
-            edit,
-            finding.line,
-        )
-
-
-def _check_path(
-    case: Case, storage: Storage, place: str, what: str, path: str, given: str | None
-) -> Finding | None:
+def _lack_of_labels(path: str, storage: Storage) -> str:
+    """Why the label map cannot be read; "" where it can."""
     try:
-        if path and next(storage.list_files(path), None) is not None:
-            return None
-        reason = f"nothing is at {path}" if path else f"no {what} is named"
-    except NotFoundError:
-        reason = f"nothing is at {path}"
+        if path and storage.exists(path):
+            return ""
     except StorageError as error:
-        reason = first_line(error)
-    if given is not None:
+        return first_line(error)
+    return f"nothing is at {path}" if path else "no label map is named"
+
+
+def _lack_of_records(path: str, storage: Storage) -> str:
+    """Why there is nothing to train on or to validate with at a path; "" where there is."""
+    if not path:
+        return "no records is named"
+    try:
+        records_at(path, storage)
+    except NotFoundError:
+        return f"nothing is at {path}"
+    except (InputError, StorageError) as error:
+        return first_line(error)
+    return ""
+
+
+def _missing(
+    case: Case, place: str, what: str, reason: str, split: str, given: Sequence[str]
+) -> Finding:
+    """The finding about a path; `given` is what the run takes in its place."""
+    if not given:
         return case.finding(
-            "note",
-            "path-replaced",
+            "error",
+            "path-missing",
             place,
-            f"{reason}; {given} takes its place, as --data says",
-            f'"{given}"',
+            f"{what}: {reason}: training ends before the first step",
+            "a path that exists, or give --data",
         )
+    shown = ", ".join(f'"{one}"' for one in given)
     return case.finding(
-        "error",
-        "path-missing",
+        "note",
+        "path-replaced",
         place,
-        f"{what}: {reason}: training ends before the first step",
-        "a path that exists, or give --data",
+        f"{reason}; {', '.join(given)} takes its place, as --data says",
+        shown,
+        _set_path(split, place.rpartition(".")[2], given),
     )
 
 
-def _set_path(split: str, name: str, value: str) -> Edit:
+def _set_path(split: str, name: str, values: Sequence[str]) -> Edit:
     def edit(config: Any) -> None:
         readers = [config.train_input_reader] if split == "train" else config.eval_input_reader
         for reader in readers:
             if name == "label_map_path":
-                reader.label_map_path = value
+                reader.label_map_path = values[0]
             else:
-                reader.tf_record_input_reader.input_path[:] = [value]
+                reader.tf_record_input_reader.input_path[:] = values
 
     return edit

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from urbandet_ray.errors import InputError, LabelError, NotFoundError, StorageError, UrbandetError
+from urbandet_ray.errors import StorageError, UrbandetError
+from urbandet_ray.label_files import read_labels
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.pipeline_config import PipelineConfig, Repair
-from urbandet_ray.storage import Storage, join_uri
+from urbandet_ray.records.data_folder import DataFolder, SplitFolder, records_at
+from urbandet_ray.storage import Storage
 from urbandet_ray.training.doctor.architecture import check_architecture
 from urbandet_ray.training.doctor.case import Case
 from urbandet_ray.training.doctor.checkpoint import check_checkpoint
@@ -32,7 +34,7 @@ class Examination:
     case: Case
     folder: Path
     storage: Storage
-    stand_ins: dict[str, str]
+    data: DataFolder | None
     steps_given: int | None
     findings: tuple[Finding, ...] = ()
 
@@ -41,7 +43,7 @@ def examine(
     pipeline: PipelineConfig,
     storage: Storage,
     *,
-    data: str | None = None,
+    data: DataFolder | None = None,
     steps: int | None = None,
     workers: int = 1,
 ) -> Examination:
@@ -50,26 +52,25 @@ def examine(
     Args:
         pipeline: its name tells where checkpoints may lie beside it.
         storage: reads the records and label maps.
-        data: folder with train/ and val/ (or records alone, then all for training) and
-            label_map.pbtxt, in place of the paths in the file.
+        data: what is trained on in place of the paths in the file.
         steps: optimizer steps of the run; None takes the file's num_steps.
         workers: each takes the file's batch_size.
 
     Raises:
-        NotFoundError: `data` is not there.
-        InputError: `data` holds no records.
+        NotFoundError: `data` has no part to train on, or none to validate with.
+        LabelError: the label map is none.
     """
     config = pipeline.message
-    stand_ins = find_data(data, storage) if data is not None else {}
+    given = dict(zip(("train", "val"), data.for_training(), strict=True)) if data else {}
     case = Case(
         pipeline,
         steps=steps or int(config.train_config.num_steps),
         workers=workers,
-        labels=_read_labels(config, stand_ins, storage),
-        train=_read(_records(config, "train", stand_ins), storage, bool(data)),
-        val=_read(_records(config, "val", stand_ins), storage, bool(data)),
+        labels=data.labels if data and data.labels else _read_labels(config, storage),
+        train=_read("train", config, given, storage),
+        val=_read("val", config, given, storage),
     )
-    made = Examination(case, Path(pipeline.name).parent, storage, stand_ins, steps)
+    made = Examination(case, Path(pipeline.name).parent, storage, data, steps)
     return replace(made, findings=_findings(made))
 
 
@@ -110,7 +111,7 @@ def _findings(one: Examination) -> tuple[Finding, ...]:
             *check_checkpoint(case, one.folder, buildable=buildable),
             *check_data(case),
             *check_evaluation(case),
-            *check_paths(case, one.storage, one.stand_ins),
+            *check_paths(case, one.storage, one.data),
             *check_memory(case),
         ]
     )
@@ -130,64 +131,25 @@ def _of_repair(one: Repair) -> Finding:
     )
 
 
-def find_data(data: str, storage: Storage) -> dict[str, str]:
-    """Where the records and the label map below a data folder lie.
-
-    Returns:
-        URIs by "train records", "val records", "train labels", "val labels"; what is not there is
-        left out, but for the training records.
-
-    Raises:
-        NotFoundError: the folder is not there.
-        InputError: it is empty.
-    """
-    if next(storage.list_files(data), None) is None:
-        raise InputError(f"{data} is an empty folder: expected train/ and val/ with records")
-    found: dict[str, str] = {}
-    for split, names in (("train", ("train",)), ("val", ("val", "validation", "eval"))):
-        for folder in (join_uri(data, name) for name in names):
-            pattern = join_uri(folder, "*.tfrecord")
-            if _is_there(pattern, storage) or _is_there(folder, storage):
-                found[f"{split} records"] = pattern if _is_there(pattern, storage) else folder
-                break
-    found.setdefault("train records", data)
-    for name in ("label_map.pbtxt", "train/label_map.pbtxt"):
-        if storage.exists(join_uri(data, name)):
-            found["train labels"] = found["val labels"] = join_uri(data, name)
-            break
-    return found
-
-
-def _is_there(uri: str, storage: Storage) -> bool:
-    try:
-        return next(storage.list_files(uri), None) is not None
-    except NotFoundError:
-        return False
-
-
-def _records(config: Any, split: str, stand_ins: dict[str, str]) -> list[str]:
-    if stand_ins:
-        given = stand_ins.get(f"{split} records")
-        return [given] if given else []
-    readers = [config.train_input_reader] if split == "train" else list(config.eval_input_reader)
-    return [path for one in readers for path in one.tf_record_input_reader.input_path]
-
-
-def _read(uris: list[str], storage: Storage, insist: bool) -> DataSplit | None:
+def _read(
+    split: str, config: Any, given: dict[str, SplitFolder], storage: Storage
+) -> DataSplit | None:
     """The split, or None where the config's own paths can't be read: check_paths says so."""
+    if split in given:
+        return read_split(given[split].patterns, given[split].records, storage)
+    readers = [config.train_input_reader] if split == "train" else list(config.eval_input_reader)
+    uris = [path for one in readers for path in one.tf_record_input_reader.input_path]
     try:
-        return read_split(uris, storage) if uris else None
+        sources = [source for uri in uris for source in records_at(uri, storage)]
+        return read_split(uris, sources, storage) if uris else None
     except UrbandetError:
-        if insist:
-            raise
         return None
 
 
-def _read_labels(config: Any, stand_ins: dict[str, str], storage: Storage) -> LabelMap | None:
-    path = stand_ins.get("train labels") or config.train_input_reader.label_map_path
+def _read_labels(config: Any, storage: Storage) -> LabelMap | None:
+    """By the config's own path; None where there is nothing: check_paths says so."""
+    path = config.train_input_reader.label_map_path
     try:
-        return LabelMap.parse(storage.read_bytes(path).decode(), path) if path else None
+        return read_labels(path, storage) if path else None
     except StorageError:
         return None
-    except UnicodeDecodeError:
-        raise LabelError(f"{path} is not text, expected a label_map.pbtxt") from None

@@ -1,0 +1,147 @@
+"""What a data folder holds: its parts, its label map, and what a pipeline.config is told of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import S3Server
+
+from urbandet_ray.errors import InputError, NotFoundError
+from urbandet_ray.records.data_folder import DataFolder, SplitFolder, read_data_folder
+from urbandet_ray.records.source import Source
+from urbandet_ray.storage import Storage
+
+MAP = b"item { id: 1 name: 'car' } item { id: 2 name: 'bus' }"
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """A folder with files of the names given; label maps name a car and a bus."""
+
+    def made(*names: str) -> Path:
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(MAP if name.endswith("label_map.pbtxt") else b"")
+        return tmp_path
+
+    return made
+
+
+def split(uri: str, *names: str) -> SplitFolder:
+    """A part with records of those names."""
+    sources = [Source("tfrecord", f"{uri}/{name}", name, name, 0, "") for name in names]
+    return SplitFolder(uri, tuple(sources))
+
+
+@pytest.mark.parametrize(
+    ("names", "patterns"),
+    [
+        (("a.tfrecord", "b.tfrecord"), ("/d/train/*.tfrecord",)),
+        (
+            ("a.tfrecord", "b.record", "c.tfrecord.gz"),
+            ("/d/train/*.record", "/d/train/*.tfrecord", "/d/train/*.tfrecord.gz"),
+        ),
+        (("a.tfrecord", "day/b.tfrecord"), ("/d/train",)),
+        (("a.record-00000-of-00002", "a.record-00001-of-00002"), ("/d/train",)),
+    ],
+)
+def test_patterns_for_a_pipeline_config(names: tuple[str, ...], patterns: tuple[str, ...]) -> None:
+    """One for each ending; the folder where patterns would miss a file."""
+    assert split("/d/train", *names).patterns == patterns
+
+
+def test_a_test_folder_alone_makes_no_parts(make: Make) -> None:
+    """A camera may be called test: everything is read then."""
+    data = read_data_folder(str(make("test/a.tfrecord", "front/b.tfrecord")), Storage())
+    assert (data.parts, [one.name for one in data.sources]) == ({}, ["front--b", "test--a"])
+
+
+def test_sources_are_named_as_if_the_folder_had_been_listed(make: Make) -> None:
+    """Files of one name in two parts stay apart."""
+    data = read_data_folder(str(make("train/a.tfrecord", "val/a.tfrecord")), Storage())
+    assert [one.name for one in data.sources] == ["train--a", "val--a"]
+
+
+def test_what_lies_beside_the_parts_is_told(make: Make) -> None:
+    """It is read by nobody, so the line about the folder names it."""
+    data = read_data_folder(
+        str(make("train/a.tfrecord", "val/b.tfrecord", "c.tfrecord", "x/d.png")), Storage()
+    )
+    assert data.to_text().endswith("no label map; left out, in no part: c.tfrecord, x")
+    assert [one.name for one in data.sources] == ["train--a", "val--b"]
+
+
+@pytest.mark.parametrize(
+    ("names", "below", "found"),
+    [
+        (("train/a.tfrecord", "label_map.pbtxt", "train/x_label_map.pbtxt"), "", "label_map.pbtxt"),
+        (("train/a.tfrecord", "x_label_map.pbtxt"), "", "x_label_map.pbtxt"),
+        (("train/a.tfrecord", "val/x_label_map.pbtxt"), "", "val/x_label_map.pbtxt"),
+        (("a.tfrecord", "label_map.pbtxt"), "", "label_map.pbtxt"),
+        (("train/a.tfrecord", "label_map.pbtxt"), "train", "label_map.pbtxt"),
+        (("train/a.tfrecord", "label_map.pbtxt"), "train/a.tfrecord", "label_map.pbtxt"),
+        (("train/a.tfrecord", "train/a_label_map.pbtxt"), "train/a.tfrecord",
+         "train/a_label_map.pbtxt"),
+        (("day/a.tfrecord", "label_map.pbtxt"), "day", None),
+        (("train/a.tfrecord", "plain_map.pbtxt", "labels.pbtxt"), "", None),
+    ],
+)  # fmt: skip
+def test_label_map_of_the_data(
+    make: Make, names: tuple[str, ...], below: str, found: str | None
+) -> None:
+    """At the top, else in a part; of a single part or file also the one around it."""
+    folder = make(*names)
+    data = read_data_folder(str(folder / below), Storage())
+    assert data.labels_uri == (None if found is None else str(folder / found))
+    assert (data.labels is not None and dict(data.labels.names) == {1: "car", 2: "bus"}) == bool(
+        found
+    )
+
+
+def test_a_label_map_that_is_given_replaces_the_data_s_own(make: Make) -> None:
+    """Even where those of the data differ."""
+    folder = make("train/a.tfrecord", "train/label_map.pbtxt", "val/b.tfrecord")
+    (folder / "val/label_map.pbtxt").write_text("item { id: 1 name: 'tram' }")
+    with pytest.raises(InputError, match="label maps that differ"):
+        read_data_folder(str(folder), Storage())
+    given = str(folder / "val/label_map.pbtxt")
+    data = read_data_folder(str(folder), Storage(), given)
+    assert data.labels is not None
+    assert (data.labels_uri, dict(data.labels.names)) == (given, {1: "tram"})
+
+
+def test_an_empty_folder_is_no_data(tmp_path: Path) -> None:
+    """The message says what a data folder is."""
+    with pytest.raises(InputError, match=r"is an empty folder: expected train/ and val/ with TFR"):
+        read_data_folder(str(tmp_path), Storage())
+
+
+def test_pictures_are_no_training_records(make: Make) -> None:
+    """They can be looked at, not trained on."""
+    data = read_data_folder(str(make("train/a.png", "val/b.tfrecord")), Storage())
+    assert [one.kind for one in data.sources] == ["images", "tfrecord"]
+    with pytest.raises(NotFoundError, match=r"no train/ .* it holds train 1 folder of images, val"):
+        data.for_training()
+
+
+@pytest.mark.s3
+def test_a_folder_on_s3_reads_as_its_copy_here(make: Make, s3_server: S3Server) -> None:
+    """Parts, label map and names are those of the local folder."""
+    names = ("train/a.tfrecord", "train/b.record", "valid/c.tfrecord", "x_label_map.pbtxt")
+    folder, remote = make(*names), f"{s3_server.make_bucket('data-folders')}/data"
+    storage = Storage(s3_server.options)
+    for name in names:
+        storage.upload_file(folder / name, f"{remote}/{name}")
+    here = read_data_folder(str(folder), Storage())
+    there = read_data_folder(remote, storage)
+    assert there.labels == here.labels
+    assert [one.name for one in there.sources] == [one.name for one in here.sources]
+
+    def patterns(data: DataFolder) -> dict[str, list[str]]:
+        return {
+            name: [one.removeprefix(data.uri) for one in part.patterns]
+            for name, part in data.parts.items()
+        }
+
+    assert patterns(there) == patterns(here)
