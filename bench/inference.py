@@ -46,6 +46,7 @@ import numpy as np
 from urbandet_ray.config import ModelConfig
 from urbandet_ray.detections import Detections
 from urbandet_ray.frames import Frame
+from urbandet_ray.label_files import read_labels
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.loader import load_detector
 from urbandet_ray.records.images import decode_frame, encode_jpeg, encode_png
@@ -73,8 +74,7 @@ def read_frames(data: str, count: int) -> list[Frame]:
 
 def labels_of(export: Path) -> LabelMap:
     """The label map beside an export."""
-    file = export / "label_map.pbtxt"
-    return LabelMap.parse(file.read_text("utf-8"), str(file))
+    return read_labels(str(export / "label_map.pbtxt"), Storage())
 
 
 # the course's way

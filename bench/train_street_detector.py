@@ -33,7 +33,8 @@ from urbandet_ray.config import ModelConfig, TrainConfig, load_config
 from urbandet_ray.errors import RunError
 from urbandet_ray.evaluation import Metrics, evaluate
 from urbandet_ray.frames import Frame, Image, Truth
-from urbandet_ray.labels import STREET_LABELS, ClassMapping, LabelMap
+from urbandet_ray.label_files import read_labels
+from urbandet_ray.labels import STREET_LABELS, ClassMapping
 from urbandet_ray.models.loader import load_detector
 from urbandet_ray.models.shipped import SHIPPED_FOLDER
 from urbandet_ray.records.images import decode_frame, encode_jpeg
@@ -60,7 +61,7 @@ STAGES = ("render", "train", "export", "evaluate")
 
 FIGURES_BEGIN, FIGURES_END = "<!-- figures -->", "<!-- end of figures -->"
 
-MODEL_LABELS = LabelMap.parse((SHIPPED_FOLDER / "label_map.pbtxt").read_text("utf-8"))
+MODEL_LABELS = read_labels(str(SHIPPED_FOLDER / "label_map.pbtxt"), Storage())
 """The model's ids are contiguous: the OD API's one-hot has no gaps. Names decide afterwards."""
 
 

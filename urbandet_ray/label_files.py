@@ -1,20 +1,53 @@
-"""Label maps as files: the one place that reads them."""
+"""Label maps as files: the one place that reads them, in one encoding and with one refusal."""
+
+from __future__ import annotations
 
 from urbandet_ray.errors import LabelError
 from urbandet_ray.labels import STREET_LABELS, LabelMap
 from urbandet_ray.storage import Storage
+
+_EXPECTED = "a label_map.pbtxt, or a list with a class name a line"
 
 
 def read_labels(uri: str | None, storage: Storage) -> LabelMap:
     """The label map at `uri`, or the course's.
 
     Raises:
+        NotFoundError: there is no such file.
         LabelError: it is no label map.
     """
     if uri is None:
         return STREET_LABELS
+    return LabelMap.parse(read_label_text(uri, storage), uri)
+
+
+def read_label_text(uri: str, storage: Storage, expected: str = _EXPECTED) -> str:
+    """The text of a label map or of another file about classes.
+
+    Args:
+        uri: the file; local or s3://.
+        storage: opens it.
+        expected: what the file should be, for the message.
+
+    Raises:
+        NotFoundError: there is no such file.
+        LabelError: it is no UTF-8 text.
+    """
+    return label_text(storage.read_bytes(uri), uri, expected)
+
+
+def label_text(data: bytes, source: str, expected: str = _EXPECTED) -> str:
+    """UTF-8 as text, without the mark that Windows' editors put in front of it.
+
+    The mark would become a part of the first class's name.
+
+    Raises:
+        LabelError: it is no UTF-8 text.
+    """
     try:
-        text = storage.read_bytes(uri).decode()
-    except UnicodeDecodeError:
-        raise LabelError(f"{uri} is not text, expected a label_map.pbtxt") from None
-    return LabelMap.parse(text, uri)
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LabelError(
+            f"{source} is not UTF-8 text (byte {error.start} is 0x{data[error.start]:02x}), "
+            f"expected {expected}: save it as UTF-8"
+        ) from None

@@ -16,7 +16,7 @@ from urbandet_ray.exporting.accuracy import decoded, has_labels, measure_accurac
 from urbandet_ray.exporting.conversion import write_network
 from urbandet_ray.exporting.tracing import TracedNetwork, trace_network
 from urbandet_ray.frames import Image
-from urbandet_ray.labels import LabelMap
+from urbandet_ray.label_files import read_labels
 from urbandet_ray.models.loader import load_detector
 from urbandet_ray.models.network.facts import (
     Accuracy,
@@ -108,7 +108,7 @@ def _refuse_no_comparison(
 def _compare(network: TracedNetwork, made: Path, check: str, storage: Storage) -> Accuracy:
     """mAP of the export, and of the network as TensorFlow runs it in f32."""
     labels_file = made / "label_map.pbtxt"
-    labels = LabelMap.parse(labels_file.read_text("utf-8"), str(labels_file))
+    labels = read_labels(str(labels_file), storage)
 
     def figures(folder: Path) -> tuple[float, int]:
         model = ModelConfig(uri=str(folder), labels=str(labels_file))

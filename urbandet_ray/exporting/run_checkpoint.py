@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from urbandet_ray.errors import NotFoundError
+from urbandet_ray.label_files import label_text
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.models.pipeline_config import PipelineConfig, read_pipeline
@@ -91,7 +92,7 @@ def complete_labels(trained: RunCheckpoint) -> str:
     Raises:
         LabelError: the run's file is no label map.
     """
-    text = trained.label_map.read_text("utf-8")
+    text = label_text(trained.label_map.read_bytes(), trained.label_map.name)
     named = LabelMap.parse(text, trained.label_map.name).names
     model = trained.pipeline.message.model
     outputs = int(open_odapi().config_util.get_number_of_classes(model))
