@@ -13,6 +13,8 @@ from urbandet_ray.label_files import label_text
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.models.pipeline_config import PipelineConfig, read_pipeline
+from urbandet_ray.runs.manifest import TrainingManifest, refuse_other_kind
+from urbandet_ray.runs.strangers import describe_place
 from urbandet_ray.storage import Storage, join_uri
 
 Kept = Literal["best", "last"]
@@ -60,14 +62,17 @@ def fetch_checkpoint(run_uri: str, kept: Kept, storage: Storage, folder: Path) -
     Raises:
         NotFoundError: no such run, or no checkpoint in it yet.
         ConfigError: the run's pipeline.config is none.
+        RunError: it is an inference run, or its run.json is damaged.
     """
+    refuse_other_kind(run_uri, storage, TrainingManifest)
     try:
         storage.download_file(join_uri(run_uri, _LABELS), folder / _LABELS)
         pipeline = read_pipeline(join_uri(run_uri, _CONFIG), storage)
     except NotFoundError as error:
         raise NotFoundError(
             f"no training run of an OD API model at {run_uri}: there is no {_CONFIG} with a "
-            f"{_LABELS} in it; give the run folder that `urbandet train` wrote"
+            f"{_LABELS} in it ({describe_place(run_uri, storage)}); give the run folder that "
+            "`urbandet train` wrote"
         ) from error
     place = join_uri(run_uri, kept)
     names = _names(place, storage)

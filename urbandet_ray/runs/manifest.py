@@ -176,10 +176,20 @@ def read_manifest(uri: str, storage: Storage, kind: type[Kind]) -> Kind:
         )
     if not isinstance(found, kind):
         raise RunError(
-            f"{uri} holds {_a(found.kind)}, expected {_a(kind.kind)}: "
+            f"{uri} holds {a_run(found)}, expected {a_run(kind)}: "
             f"{_INSTEAD[found.kind].format(uri=uri)}"
         )
     return found
+
+
+def refuse_other_kind(uri: str, storage: Storage, kind: type[Kind]) -> None:
+    """Let a folder pass that holds a run of this kind, or no run.json at all.
+
+    Raises:
+        RunError: as `read_manifest` does.
+    """
+    if find_manifest(uri, storage) is not None:
+        read_manifest(uri, storage, kind)
 
 
 def find_manifest(uri: str, storage: Storage) -> Manifest | None:
@@ -219,7 +229,7 @@ def begin_run(manifest: Manifest, uri: str, storage: Storage) -> bool:
         return False
     if existing.kind != manifest.kind:
         raise RunError(
-            f"{uri} holds {_a(existing.kind)}, and this is {_a(manifest.kind)}: "
+            f"{uri} holds {a_run(existing)}, and this is {a_run(manifest)}: "
             "choose another output folder"
         )
     ours, theirs = manifest.fingerprint, existing.fingerprint
@@ -270,5 +280,6 @@ def _refuse_strangers(uri: str, storage: Storage) -> None:
         )
 
 
-def _a(kind: str) -> str:
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} run"
+def a_run(one: Manifest | type[Manifest]) -> str:
+    """`a training run`, `an inference run`."""
+    return f"{'an' if one.kind[0] in 'aeiou' else 'a'} {one.kind} run"

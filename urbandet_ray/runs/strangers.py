@@ -38,12 +38,12 @@ def describe_place(uri: str, storage: Storage) -> str:
 
 
 def _describe(files: list[str], uri: str) -> str:
-    if not files:
-        return "it is empty"
-    if files == [uri]:
-        return "it is a file"
+    if not files or files == [uri]:
+        return "it is a file" if files else "it is empty"
     names = [file.rpartition("/")[2] for file in files]
     runs = [file.rpartition("/")[0] for file in files if file.endswith("/run.json")]
+    if f"{uri}/run.json" in files:
+        return "it is a run folder"
     if runs:
         return f"there is a run in {some_of(runs, 1)}"
     for sign, words in _SIGNS:
