@@ -7,6 +7,8 @@ from urbandet_ray.labels import STREET_LABELS, LabelMap
 from urbandet_ray.storage import Storage
 
 _EXPECTED = "a label_map.pbtxt, or a list with a class name a line"
+MAPPING_FORM = "lines such as `car: vehicle`"
+"""What a file with a class mapping holds, for messages."""
 
 
 def read_labels(uri: str | None, storage: Storage) -> LabelMap:

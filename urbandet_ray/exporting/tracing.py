@@ -21,7 +21,6 @@ from urbandet_ray.models.network.postprocess import PostProcess
 from urbandet_ray.models.odapi import open_odapi
 
 DETECTIONS = ("boxes", "scores", "classes")
-RAW = ("deltas", "logits")
 
 Prepare = Callable[[Any, Callable[[Any], Any]], tuple[Any, Any]]
 """From images and a normalisation to the network's input and what of each image is no padding."""
@@ -34,7 +33,7 @@ class TracedNetwork:
     Attributes:
         module: holds the variables.
         answer: tf.function of uint8 images [n, height, width, 3] to a dict of float32 tensors:
-            RAW, or DETECTIONS with boxes yxyx relative to the image and classes from 0.
+            deltas and logits, or DETECTIONS with boxes yxyx relative to the image and classes from 0.
         anchors: [a, 4] of an SSD.
         rules: of an SSD.
     """

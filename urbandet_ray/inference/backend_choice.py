@@ -36,7 +36,7 @@ from urbandet_ray.models.network.runtimes import computes_in
 from urbandet_ray.models.shipped import SHIPPED_URI
 from urbandet_ray.records.images import decode_frame
 from urbandet_ray.records.sources import Record, Source, read_source
-from urbandet_ray.runs.manifest import BACKEND_NAME, MANIFEST_NAME
+from urbandet_ray.runs.manifest import BACKEND_NAME, InferenceManifest, has_run
 from urbandet_ray.runs.run_folder import RunFolder
 from urbandet_ray.storage import Storage
 from urbandet_ray.tables import text_table
@@ -140,7 +140,7 @@ def choose_backend(
 
 def keep_choice(choice: Choice, folder: RunFolder) -> None:
     """Write backend.json, unless a run is in the folder already."""
-    if not folder.storage.exists(folder.path(MANIFEST_NAME)):
+    if not has_run(folder.uri, folder.storage, InferenceManifest):
         folder.storage.write_bytes(folder.path(BACKEND_NAME), to_json(asdict(choice)))
 
 
@@ -198,10 +198,11 @@ def _objection(facts: NetworkFacts) -> str | None:
 def _kept(folder: RunFolder, asked: dict[str, Any]) -> Choice | None:
     """The run folder's choice; None where there is none and no run."""
     place, remedy = folder.path(BACKEND_NAME), "Delete it to measure again"
+    begun = has_run(folder.uri, folder.storage, InferenceManifest)
     try:
         kept = read_value(place, folder.storage, Choice, remedy)
     except NotFoundError:
-        if folder.storage.exists(folder.path(MANIFEST_NAME)):
+        if begun:
             raise ConfigError(
                 f"the run in {folder.uri} was started without backend=auto: leave it out to "
                 "resume, or choose another output folder"
@@ -209,7 +210,7 @@ def _kept(folder: RunFolder, asked: dict[str, Any]) -> Choice | None:
         return None
     if kept.asked == asked:
         return kept
-    if folder.storage.exists(folder.path(MANIFEST_NAME)):
+    if begun:
         others = {key for key in asked if kept.asked.get(key) != asked[key]}
         told = "; ".join(f"{key} {kept.asked.get(key)}, not {asked[key]}" for key in sorted(others))
         raise ConfigError(

@@ -11,6 +11,7 @@ import yaml
 from numpy.typing import NDArray
 
 from urbandet_ray.errors import LabelError
+from urbandet_ray.label_files import MAPPING_FORM
 from urbandet_ray.labels import ClassMapping, LabelMap
 
 _MAPPINGS = Path(__file__).parent / "mappings"
@@ -87,7 +88,7 @@ def read_mapping(text: str, source: str) -> dict[str, str]:
     Raises:
         LabelError: not YAML, or not names to names.
     """
-    expected = "expected lines such as `car: vehicle`"
+    expected = f"expected {MAPPING_FORM}"
     try:
         loaded = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import PlainValidator
 
 from urbandet_ray.config.inference_config import DrawConfig
-from urbandet_ray.errors import ConfigError, LabelError, NotFoundError, RunError
+from urbandet_ray.errors import ConfigError, LabelError, NotFoundError, RunError, StorageError
 from urbandet_ray.json_files import parse_value, to_json
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.runs.lock import LOCK_NAME
@@ -176,10 +176,22 @@ def read_manifest(uri: str, storage: Storage, kind: type[Kind]) -> Kind:
         )
     if not isinstance(found, kind):
         raise RunError(
-            f"{uri} holds {a_run(found)}, expected {a_run(kind)}: "
+            f"{uri} holds {_a_run(found)}, expected {_a_run(kind)}: "
             f"{_INSTEAD[found.kind].format(uri=uri)}"
         )
     return found
+
+
+def has_run(uri: str, storage: Storage, kind: type[Manifest]) -> bool:
+    """Whether there is a run in a folder that one of this kind is to be written to.
+
+    Raises:
+        RunError: there is one of the other kind, or its run.json is damaged.
+    """
+    existing = find_manifest(uri, storage)
+    if existing is not None:
+        _refuse_kind(existing, kind, uri)
+    return existing is not None
 
 
 def refuse_other_kind(uri: str, storage: Storage, kind: type[Kind]) -> None:
@@ -213,6 +225,20 @@ def find_manifest(uri: str, storage: Storage) -> Manifest | None:
     return _parse(data, place)
 
 
+def run_instead_of_model(uri: str, storage: Storage) -> str | None:
+    """Why a run folder is no model, with what to name; None where it holds no run."""
+    try:
+        found = find_manifest(uri, storage)
+    except (RunError, StorageError):
+        return None
+    if found is None:
+        return None
+    told = f"{uri} is {_a_run(found)}, not a model: "
+    if isinstance(found, InferenceManifest):
+        return f"{told}it ran {found.model.get('uri')!r}"
+    return f"{told}name one of its exports, which `urbandet export {uri}` makes"
+
+
 def begin_run(manifest: Manifest, uri: str, storage: Storage) -> bool:
     """Start a run in a folder, or resume the one that is there.
 
@@ -227,11 +253,7 @@ def begin_run(manifest: Manifest, uri: str, storage: Storage) -> bool:
         _refuse_strangers(uri, storage)
         storage.write_bytes(join_uri(uri, MANIFEST_NAME), to_json(manifest.to_dict()))
         return False
-    if existing.kind != manifest.kind:
-        raise RunError(
-            f"{uri} holds {a_run(existing)}, and this is {a_run(manifest)}: "
-            "choose another output folder"
-        )
+    _refuse_kind(existing, manifest, uri)
     ours, theirs = manifest.fingerprint, existing.fingerprint
     other = sorted(part for part in ours if ours[part] != theirs.get(part))
     if other:
@@ -240,6 +262,14 @@ def begin_run(manifest: Manifest, uri: str, storage: Storage) -> bool:
             "choose another output folder, or repeat the settings in its run.json to resume it"
         )
     return True
+
+
+def _refuse_kind(existing: Manifest, ours: Manifest | type[Manifest], uri: str) -> None:
+    if existing.kind != ours.kind:
+        raise RunError(
+            f"{uri} holds {_a_run(existing)}, and this is {_a_run(ours)}: "
+            "choose another output folder"
+        )
 
 
 def _parse(data: dict[str, Any], place: str) -> Manifest:
@@ -280,6 +310,6 @@ def _refuse_strangers(uri: str, storage: Storage) -> None:
         )
 
 
-def a_run(one: Manifest | type[Manifest]) -> str:
+def _a_run(one: Manifest | type[Manifest]) -> str:
     """`a training run`, `an inference run`."""
     return f"{'an' if one.kind[0] in 'aeiou' else 'a'} {one.kind} run"

@@ -10,6 +10,7 @@ from typing import Any
 
 from urbandet_ray.config.training_config import TrainConfig
 from urbandet_ray.errors import ConfigError, ModelError, first_line
+from urbandet_ray.label_files import MAPPING_FORM, read_label_text
 from urbandet_ray.models.classes import builtin_mapping_text, coco_labels, parse_model_labels
 from urbandet_ray.models.classes import read_mapping as parse_mapping
 from urbandet_ray.models.odapi import open_odapi
@@ -180,10 +181,10 @@ def start_weights(plan: TrainPlan, model: TrainableModel, scratch: Path) -> str:
         kind = plan.pipeline_message().train_config.fine_tune_checkpoint_type or "detection"
     old = coco_labels()
     if given.labels is not None:
-        old = parse_model_labels(plan.storage.read_bytes(given.labels).decode(), given.labels)
+        old = parse_model_labels(read_label_text(given.labels, plan.storage), given.labels)
     text = builtin_mapping_text(given.mapping)
     if text is None:
-        text = plan.storage.read_bytes(given.mapping).decode()
+        text = read_label_text(given.mapping, plan.storage, MAPPING_FORM)
     report = restore_for_finetuning(
         model,
         _local_prefix(plan.fine_tune, plan.storage, scratch),
