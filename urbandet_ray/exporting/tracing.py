@@ -33,7 +33,7 @@ class TracedNetwork:
     Attributes:
         module: holds the variables.
         answer: tf.function of uint8 images [n, height, width, 3] to a dict of float32 tensors:
-            deltas and logits, or DETECTIONS with boxes yxyx relative to the image and classes from 0.
+            deltas and logits, or DETECTIONS: boxes yxyx relative to the image, classes from 0.
         anchors: [a, 4] of an SSD.
         rules: of an SSD.
     """
