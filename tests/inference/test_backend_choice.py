@@ -177,5 +177,5 @@ def test_actors_get_the_share_of_a_gpu_that_won(chosen: float | None, expected: 
 
 def test_only_two_ways_are_known() -> None:
     """`backend` is one of two words."""
-    with pytest.raises(ValueError, match="'given' or 'auto'"):
+    with pytest.raises(ConfigError, match="'given' or 'auto'"):
         InferConfig(input="a", output="b", backend="fast")  # type: ignore[arg-type]

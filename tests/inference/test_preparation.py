@@ -70,6 +70,6 @@ def test_a_run_is_not_resumed_at_another_size() -> None:
         return make_manifest(config, Storage(), STREET_LABELS, [])
 
     off, on = manifest(False), manifest(True)
-    assert "reduced_decode" not in off["settings"]
-    assert on["settings"] == off["settings"] | {"reduced_decode": True}
-    assert on["fingerprint"]["settings"] != off["fingerprint"]["settings"]
+    assert "reduced_decode" not in off.settings
+    assert on.settings == off.settings | {"reduced_decode": True}
+    assert on.fingerprint["settings"] != off.fingerprint["settings"]
