@@ -1,5 +1,6 @@
 # make demo    everything set up, then a synthetic drive -> mAP, demo/drive.mp4, demo/drive.gif
 # make test    everything set up, then all tests
+# make coverage  all tests, and the lines that none of them ran
 # make check   format, lint, types, import contracts, tests: what CI runs
 # make docs    write docs/reference/commands.md and config.md from the code
 # make lock    resolve pyproject.toml anew into requirements/*.lock
@@ -14,14 +15,19 @@ TARGETS := cpu cuda
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 INTO = $(or $(REGISTRY),$(error REGISTRY is not given: where the images go, as in REGISTRY=ACCOUNT.dkr.ecr.REGION.amazonaws.com))
 
-.PHONY: demo test check lint docs lock images sagemaker-images $(TARGETS:%=image-%) $(TARGETS:%=sagemaker-image-%) clean
+PYTEST = $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10
+
+.PHONY: demo test coverage check lint docs lock images sagemaker-images $(TARGETS:%=image-%) $(TARGETS:%=sagemaker-image-%) clean
 .DELETE_ON_ERROR:
 
 demo: .venv/core
 	$(BIN)/urbandet demo --out demo
 
 test: .venv/all
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
+
+coverage: .venv/all
+	$(PYTEST) --cov --cov-report=term-missing:skip-covered
 
 check: lint test
 
@@ -77,4 +83,4 @@ $(TARGETS:%=sagemaker-image-%): sagemaker-image-%:
 	docker push $(INTO)/urbandet-sagemaker:$(VERSION)-$*
 
 clean:
-	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv demo .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

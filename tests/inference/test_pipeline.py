@@ -4,6 +4,8 @@ import socket
 import subprocess
 import sys
 
+from waiting import END_S
+
 
 def test_an_address_where_nothing_listens_is_said_at_once() -> None:
     """Ray itself tries for minutes. In a process of its own: this one may have a Ray already."""
@@ -16,6 +18,6 @@ def test_an_address_where_nothing_listens_is_said_at_once() -> None:
             f"with r(C(address={address!r})): 0"
         )
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=END_S
         )
     assert f"RunError: no Ray cluster answers at {address}" in done.stderr

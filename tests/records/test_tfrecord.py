@@ -6,7 +6,7 @@ import struct
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from urbandet_ray.records import tfrecord
@@ -109,6 +109,7 @@ def test_any_one_damage_spares_the_records_it_does_not_touch(data: st.DataObject
         damaged = whole[:at] + whole[data.draw(st.integers(at + 1, high)) :]
     else:
         damaged = whole[:at] + data.draw(st.binary(min_size=1, max_size=30)) + whole[at:]
+    assume(not damaged.startswith(b"\x1f\x8b"))  # that is a damaged gzip file, see below
     good = [item for item in outcome(read(damaged)) if isinstance(item, bytes)]
     expected = [record for i, record in enumerate(RECORDS) if i != victim]
     # an insertion before the first byte, or a cut of a whole record, damages nothing

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waiting import END_S
 
 from urbandet_ray.entrypoints import serve
 from urbandet_ray.entrypoints.serve import Service, find_model, load_service, make_server
@@ -57,7 +58,7 @@ def ask(
     **headers: str,
 ) -> tuple[int, Any]:
     """One request; status and answer."""
-    connection = HTTPConnection(*address, timeout=30)
+    connection = HTTPConnection(*address, timeout=END_S)
     connection.request(method, path, body, {"Content-Type": kind, **headers})
     answer = connection.getresponse()
     told = json.loads(answer.read())
