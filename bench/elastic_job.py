@@ -18,12 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from urbandet_ray.config import RayConfig
+from urbandet_ray.config import ActorConfig, DrawConfig, InferConfig, RayConfig
 from urbandet_ray.detections import Detections
 from urbandet_ray.frames import Image
 from urbandet_ray.inference.job import InferJob
 from urbandet_ray.inference.pipeline import run_inference
-from urbandet_ray.inference.pool import ActorPool
 from urbandet_ray.inference.session import ray_session
 from urbandet_ray.inference.shards import CutRule
 from urbandet_ray.labels import STREET_LABELS
@@ -63,15 +62,19 @@ def main(by: str, records: str, run: str, timeline: str) -> None:
         for resource in ("CPU", "GPU", "MEMORY", "OBJECT_STORE_MEMORY"):  # a share never reached
             os.environ[f"RAY_DATA_DEFAULT_CLUSTER_SCALING_UP_{resource}_UTIL_THRESHOLD"] = "9"
     storage = PacedStorage()
-    job = InferJob(run, storage, Accelerator, STREET_LABELS, draw=False)
+    config = InferConfig(
+        input=records,
+        output=run,
+        draw=DrawConfig(enabled=False),
+        actors=ActorConfig(
+            min=LEAST, max=MOST, gpus=1, shards_in_flight=1, decode_threads=0, draw_threads=0
+        ),
+    )
+    job = InferJob(config, storage, Accelerator, STREET_LABELS)
     begun = time.time()
     with ray_session(RayConfig(address="auto")):
-        result = run_inference(
-            job,
-            list_sources(records, storage),
-            CutRule(SHARD_FRAMES, 1 << 20),
-            ActorPool(min=LEAST, max=MOST, gpus=1.0),
-        )
+        rule = CutRule(SHARD_FRAMES, 1 << 20)
+        result = run_inference(job, list_sources(records, storage), rule)
         ended = time.time()
     shards = [[one.started, one.ended, one.frames, one.actor] for one in result.summaries]
     told = {"begun": begun, "ended": ended, "frames": result.frames, "shards": shards}

@@ -47,7 +47,7 @@ from pathlib import Path
 
 import numpy as np
 
-from urbandet_ray.config import ModelConfig
+from urbandet_ray.config import ActorConfig, InferConfig, ModelConfig
 from urbandet_ray.detections import Detections
 from urbandet_ray.frames import Frame, Image
 from urbandet_ray.labels import STREET_LABELS, LabelMap
@@ -150,24 +150,19 @@ def run_pipeline(
     from urbandet_ray.config import RayConfig
     from urbandet_ray.inference.job import InferJob
     from urbandet_ray.inference.pipeline import run_inference
-    from urbandet_ray.inference.pool import ActorPool
     from urbandet_ray.inference.session import ray_session
     from urbandet_ray.inference.shards import fitting_rule
 
     storage = Storage()
-    job = InferJob(
-        str(run),
-        storage,
-        make_detector,
-        STREET_LABELS,
-        decode_threads=threads,
-        draw_threads=threads,
+    actors = ActorConfig(
+        decode_threads=threads, draw_threads=threads, shards_in_flight=2 if threads else 1
     )
-    pool = ActorPool(shards_in_flight=2 if threads else 1)
+    config = InferConfig(input=str(records), output=str(run), actors=actors)
+    job = InferJob(config, storage, make_detector, STREET_LABELS)
     begin = time.time()
     with ray_session(RayConfig()):
         sources = list_sources(str(records), storage)
-        result = run_inference(job, sources, fitting_rule(sources, 32 << 20), pool)
+        result = run_inference(job, sources, fitting_rule(sources, config.shard))
     wall = time.time() - begin
     actors: dict[int, float] = {}
     for summary in result.summaries:

@@ -33,11 +33,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from pipeline import write_records
 
 from urbandet_ray.commands.bench import warm_pace
+from urbandet_ray.config import ActorConfig, DrawConfig, InferConfig
 from urbandet_ray.detections import Detections
 from urbandet_ray.frames import Image
 from urbandet_ray.inference.job import InferJob
 from urbandet_ray.inference.pipeline import run_inference
-from urbandet_ray.inference.pool import ActorPool
 from urbandet_ray.inference.shards import CutRule
 from urbandet_ray.labels import STREET_LABELS
 from urbandet_ray.records.sources import list_sources
@@ -114,14 +114,13 @@ def run(records: Path, out: Path, pace: float, actors: int, times: int) -> dict[
     from dataclasses import replace
 
     storage = Storage()
-    job = InferJob(
-        str(out),
-        storage,
-        partial(Accelerator, pace),
-        STREET_LABELS,
-        draw=False,
-        decode_threads=2,
+    config = InferConfig(
+        input=str(records),
+        output=str(out),
+        draw=DrawConfig(enabled=False),
+        actors=ActorConfig(min=actors, gpus=1, decode_threads=2, draw_threads=0),
     )
+    job = InferJob(config, storage, partial(Accelerator, pace), STREET_LABELS)
     sources = [
         replace(source, name=f"{source.name}.{turn}")
         for turn in range(times)
@@ -130,9 +129,7 @@ def run(records: Path, out: Path, pace: float, actors: int, times: int) -> dict[
     load: list[Load] = []
     begins = threading.Timer(15 + actors, lambda: load.append(Load()))  # all have started
     begins.start()
-    rule = CutRule(SHARD_FRAMES, 32 << 20)
-    pool = ActorPool(min=actors, max=actors, gpus=1, shards_in_flight=2)
-    result = run_inference(job, sources, rule, pool)
+    result = run_inference(job, sources, CutRule(SHARD_FRAMES, 32 << 20))
     begins.cancel()
     cores = load[0].cores() if load else {}
     speed, counted = warm_pace(result.summaries)

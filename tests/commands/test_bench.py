@@ -15,7 +15,7 @@ from urbandet_ray.commands import bench as module
 from urbandet_ray.commands.bench import BenchReport, bench, warm_pace
 from urbandet_ray.config import InferConfig
 from urbandet_ray.errors import ConfigError, InputError, LabelError, ModelError
-from urbandet_ray.inference.job import ShardSummary
+from urbandet_ray.inference.job import InferJob, ShardSummary
 from urbandet_ray.inference.pipeline import RunResult
 from urbandet_ray.records.images import decode_image, encode_jpeg
 from urbandet_ray.records.writer import write_frames
@@ -49,11 +49,9 @@ class Runs:
         self.sources: list[int] = []
         self._answers, self._dead_letters = answers, dead_letters
 
-    def __call__(
-        self, job: object, sources: Sequence[object], *_: object, max_bad_records: int
-    ) -> RunResult:
+    def __call__(self, job: InferJob, sources: Sequence[object], *_: object) -> RunResult:
         answer = self._answers[min(len(self.allowed), len(self._answers) - 1)]
-        self.allowed.append(max_bad_records)
+        self.allowed.append(job.config.max_bad_records)
         self.sources.append(len(sources))
         frames = sum(one.frames for one in answer)
         return RunResult(frames, 0, self._dead_letters, False, tuple(answer))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from urbandet_ray.commands.track import track
 from urbandet_ray.commands.video import make_video
-from urbandet_ray.config import TrackConfig, VideoConfig
+from urbandet_ray.config import InferConfig, TrackConfig, VideoConfig
 from urbandet_ray.errors import ConfigError, NotFoundError
 from urbandet_ray.frames import Frame, Image
 from urbandet_ray.inference.job import InferJob
@@ -48,7 +48,8 @@ def write_pictures(path: Path) -> Path:
 
 def infer_squares(data: Path, uri: Path) -> RunFolder:
     """A finished run of the square detector, without Ray."""
-    job = InferJob(str(uri), Storage(), SquareDetector, STREET_LABELS)
+    config = InferConfig(input=str(data), output=str(uri))
+    job = InferJob(config, Storage(), SquareDetector, STREET_LABELS)
     sources, folder = list_sources(str(data), job.storage), job.folder()
     manifest = inference_manifest(input=str(data), sources=len(sources))
     begin_run(manifest, folder.uri, folder.storage)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import urbandet_ray
+from urbandet_ray.config import InferConfig
 from urbandet_ray.errors import RunError
 from urbandet_ray.records.tfrecord import masked_crc
 from urbandet_ray.runs.lock import LOCK_NAME
@@ -341,7 +342,6 @@ def test_a_crash_that_repeats_ends_the_run_with_a_message(
     """A model that takes its process down does not do so for ever."""
     from urbandet_ray.inference import pipeline
     from urbandet_ray.inference.job import InferJob
-    from urbandet_ray.inference.pool import ActorPool
     from urbandet_ray.inference.shards import CutRule
     from urbandet_ray.labels import STREET_LABELS
     from urbandet_ray.records.sources import list_sources
@@ -356,10 +356,11 @@ def test_a_crash_that_repeats_ends_the_run_with_a_message(
             os._exit(139)
 
     monkeypatch.setattr(pipeline, "SHARD_RETRIES", 1)
-    job = InferJob(str(tmp_path / "run"), Storage(), Crashing, STREET_LABELS)
+    config = InferConfig(input=str(drives), output=str(tmp_path / "run"), actors={"min": 1})
+    job = InferJob(config, Storage(), Crashing, STREET_LABELS)
     sources = list_sources(str(drives), job.storage)
     with pytest.raises(RunError, match="an actor died 2 times over the same shard"):
-        pipeline.run_inference(job, sources, CutRule(4, 1 << 20), ActorPool(min=1))
+        pipeline.run_inference(job, sources, CutRule(4, 1 << 20))
     assert job.folder().markers() == []
 
 
@@ -369,7 +370,6 @@ def test_an_actor_that_cannot_start_says_why(
     """A module that the driver has and the workers have not, above all."""
     from urbandet_ray.inference import pipeline
     from urbandet_ray.inference.job import InferJob
-    from urbandet_ray.inference.pool import ActorPool
     from urbandet_ray.inference.shards import CutRule
     from urbandet_ray.labels import STREET_LABELS
     from urbandet_ray.records.sources import list_sources
@@ -377,7 +377,8 @@ def test_an_actor_that_cannot_start_says_why(
     def make() -> None:
         raise ModuleNotFoundError("No module named 'my_detector'")
 
-    job = InferJob(str(tmp_path / "run"), Storage(), make, STREET_LABELS)
+    config = InferConfig(input=str(drives), output=str(tmp_path / "run"), actors={"min": 1})
+    job = InferJob(config, Storage(), make, STREET_LABELS)
     sources = list_sources(str(drives), job.storage)
     with pytest.raises(RunError, match=r"could not start: .*No module named 'my_detector'.*have t"):
-        pipeline.run_inference(job, sources, CutRule(4, 1 << 20), ActorPool(min=1))
+        pipeline.run_inference(job, sources, CutRule(4, 1 << 20))

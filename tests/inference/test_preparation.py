@@ -11,6 +11,7 @@ from urbandet_ray.inference.job import InferJob
 from urbandet_ray.inference.preparation import detector_loader, device_of, make_job, make_manifest
 from urbandet_ray.labels import STREET_LABELS
 from urbandet_ray.models.network.facts import NetworkFacts, Resizing, write_facts
+from urbandet_ray.runs.manifest import InferenceManifest
 from urbandet_ray.storage import Storage
 
 
@@ -65,7 +66,7 @@ def test_a_model_that_does_not_tell_its_size_is_refused() -> None:
 def test_a_run_is_not_resumed_at_another_size() -> None:
     """run.json says it where it is on, and its fingerprint is another one."""
 
-    def manifest(reduced: bool) -> dict[str, Any]:
+    def manifest(reduced: bool) -> InferenceManifest:
         config = config_of("shipped", reduced_decode=reduced)
         return make_manifest(config, Storage(), STREET_LABELS, [])
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from drives import SquareDetector, frame_image, square_of, write_drive
 
+from urbandet_ray.config import InferConfig, load_config
 from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ModelError
 from urbandet_ray.inference.job import InferJob
@@ -24,7 +25,8 @@ STORAGE = Storage()
 def job_of(run: Path, **changes) -> InferJob:
     """A job with the square detector."""
     settings = {"batch_size": 3, **changes}
-    return InferJob(str(run), STORAGE, SquareDetector, STREET_LABELS, **settings)
+    config = load_config(InferConfig, None, {"input": "a", "output": str(run), **settings})
+    return InferJob(config, STORAGE, SquareDetector, STREET_LABELS)
 
 
 def only_shard(path: Path, frames: int = 64):
@@ -52,7 +54,7 @@ def test_a_shard_is_done_whole_and_in_order(tmp_path: Path, batch_size: int) -> 
 def test_annotated_frames_show_the_frame_with_its_box(tmp_path: Path) -> None:
     """The picture is the frame, changed where the box is."""
     shard = only_shard(write_drive(tmp_path / "a.tfrecord", 2))
-    ShardProcessor(job_of(tmp_path / "run", jpeg_quality=100)).process(shard)
+    ShardProcessor(job_of(tmp_path / "run", **{"draw.jpeg_quality": 100})).process(shard)
     drawn = decode_image((tmp_path / "run/frames/a/000001.jpg").read_bytes())
     difference = abs(drawn.astype(int) - frame_image(1)).max(axis=2)
     assert difference[35:, 50:].max() < 12  # untouched corner
@@ -117,7 +119,7 @@ def test_the_same_shard_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_without_drawing_no_frames_are_written(tmp_path: Path) -> None:
     """draw=False is the fast way to numbers."""
     shard = only_shard(write_drive(tmp_path / "a.tfrecord", 2))
-    summary = ShardProcessor(job_of(tmp_path / "run", draw=False)).process(shard)
+    summary = ShardProcessor(job_of(tmp_path / "run", **{"draw.enabled": False})).process(shard)
     assert not (tmp_path / "run/frames").exists()
     assert "encode" not in summary.busy_s
 
@@ -132,7 +134,8 @@ def test_reduced_frames_give_boxes_of_the_whole_frame(tmp_path: Path) -> None:
             seen.extend(image.shape for image in images)
             return super().detect(images)
 
-    job = replace(job_of(tmp_path / "run", draw=False), least_wh=(32, 20), make_detector=Watching)
+    job = job_of(tmp_path / "run", **{"draw.enabled": False})
+    job = replace(job, least_wh=(32, 20), make_detector=Watching)
     ShardProcessor(job).process(only_shard(path))
     assert set(seen) == {(24, 32, 3)}
     folder = RunFolder(str(tmp_path / "run"), STORAGE)

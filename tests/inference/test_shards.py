@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from drives import make_frame, write_drive
 
+from urbandet_ray.config import ShardConfig
 from urbandet_ray.inference.shards import (
     CutRule,
     fitting_frames,
@@ -125,7 +126,7 @@ def test_the_end_of_an_input_is_cut_finer(tmp_path: Path) -> None:
     """The last sixteenth of all sources together, wherever one of them ends."""
     path = write_drive(tmp_path / "a.tfrecord", 32)
     (listed,) = list_sources(str(path), STORAGE)
-    rule = fitting_rule([listed], 1 << 20)
+    rule = fitting_rule([listed], ShardConfig(megabytes=1))
     assert rule.fine_from == (0, listed.size_bytes * 15 // 16)
     assert [len(shard.records) for shard in shards_of(path, rule)] == [8, 8, 8, 8]
     early = replace(rule, fine_from=(0, listed.size_bytes // 2))
@@ -135,14 +136,23 @@ def test_the_end_of_an_input_is_cut_finer(tmp_path: Path) -> None:
     def source(size_bytes: int) -> Source:
         return replace(listed, size_bytes=size_bytes)
 
-    assert fitting_rule([source(900), source(0), source(700)], 1).fine_from == (2, 600)
+    sources = [source(900), source(0), source(700)]
+    assert fitting_rule(sources, ShardConfig()).fine_from == (2, 600)
+
+
+def test_a_shard_has_the_frames_that_were_asked_for(tmp_path: Path) -> None:
+    """Neither the end of the input nor the model's batch changes them."""
+    path = write_drive(tmp_path / "a.tfrecord", 10)
+    (listed,) = list_sources(str(path), STORAGE)
+    rule = fitting_rule([listed], ShardConfig(frames=3), batch=4)
+    assert [len(shard.records) for shard in shards_of(path, rule)] == [3, 3, 3, 1]
 
 
 def test_shards_are_whole_batches(tmp_path: Path) -> None:
     """A model that takes five at a time is not called for three, but at the end of a file."""
     path = write_drive(tmp_path / "a.tfrecord", 32)
     (listed,) = list_sources(str(path), STORAGE)
-    rule = fitting_rule([listed], 1 << 20, batch=5)
+    rule = fitting_rule([listed], ShardConfig(megabytes=1), batch=5)
     assert [len(shard.records) for shard in shards_of(path, rule)] == [10, 10, 10, 2]
     early = replace(rule, fine_from=(0, listed.size_bytes // 2))
     assert [len(s.records) for s in shards_of(path, early)] == [10, 10, 5, 5, 2]

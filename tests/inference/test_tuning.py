@@ -14,6 +14,7 @@ from drives import (
     write_drive,
 )
 
+from urbandet_ray.config import InferConfig
 from urbandet_ray.errors import ModelError, RunError
 from urbandet_ray.inference.job import InferJob
 from urbandet_ray.inference.tuning import CPU_BATCHES, GPU_BATCHES, Trial, Tuning, _layouts, tune
@@ -35,7 +36,7 @@ def detectors_travel() -> Iterator[None]:
 
 
 def job_of(make: Callable[[], SquareDetector], threads: int) -> InferJob:
-    return InferJob("unused", Storage(), make, STREET_LABELS)
+    return InferJob(InferConfig(input="a", output="unused"), Storage(), make, STREET_LABELS)
 
 
 @pytest.fixture(scope="module")

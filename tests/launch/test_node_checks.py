@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 from urbandet_ray.cli.cluster import app
 from urbandet_ray.commands.preflight import preflight_there
-from urbandet_ray.config import EvalConfig, InferConfig, TrainConfig, VideoConfig, load_config
-from urbandet_ray.launch.needs import ConfigPlace, Need, places_of, processes_of, results_of
+from urbandet_ray.config import InferConfig, TrainConfig
+from urbandet_ray.config.sizing import fitting
+from urbandet_ray.launch.needs import ConfigPlace, Need, places_of
 from urbandet_ray.launch.node_checks import (
     check_disks,
     check_gpus,
@@ -21,7 +22,7 @@ from urbandet_ray.launch.node_checks import (
 from urbandet_ray.launch.nodes import HEAD as HEAD_NAME
 from urbandet_ray.launch.nodes import GpuFacts, NodeFacts
 from urbandet_ray.launch.order import Order
-from urbandet_ray.launch.room import NodeKind, check_room, fitting
+from urbandet_ray.launch.room import NodeKind, check_room
 from urbandet_ray.launch.scaling import _bundle
 from urbandet_ray.launch.verdicts import Check, Preflight, fail, ok
 from urbandet_ray.launch.versions import check_packages, check_python, check_ray, read_pins
@@ -70,37 +71,6 @@ def test_fitting_takes_the_scarcest() -> None:
     """Fractions count too."""
     assert fitting({"GPU": 0.5, "CPU": 2}, {"GPU": 1, "CPU": 3}) == 1
     assert fitting({"GPU": 0.1}, {"GPU": 1}) == 10
-
-
-def test_what_runs_ask_of_a_cluster() -> None:
-    """By their configs."""
-    folder = REPOSITORY / "configs/runs"
-    train = load_config(TrainConfig, folder / "train-efficientdet-d1-gpu.yaml", ["workers.cpus=6"])
-    assert processes_of(train) == Need("worker", {"CPU": 6.0, "GPU": 1.0}, 2, 4)
-    infer = load_config(InferConfig, folder / "infer-gpu.yaml")
-    assert processes_of(infer) == Need("actor", {"GPU": 1.0}, 1, 8)
-    assert processes_of(load_config(EvalConfig, folder / "eval.yaml")) is None
-
-
-def test_what_runs_read_and_write() -> None:
-    """Every place of a config that is one."""
-    train = TrainConfig(output="s3://b/run", data="s3://b/data", pipeline="efficientdet_d1_640")
-    assert [(one.key, one.write) for one in places_of(train)] == [("data", False), ("output", True)]
-    infer = InferConfig(input="a", output="b")
-    assert [one.key for one in places_of(infer)] == ["input", "output"]
-    score = EvalConfig(run="s3://b/run", truth="s3://b/data")
-    assert [(one.key, one.write) for one in places_of(score)] == [("truth", False), ("run", True)]
-    tune = {"checkpoint": "s3://b/m/ckpt-0", "labels": "s3://b/m/classes.txt"}
-    tuned = TrainConfig(output="s3://b/run", fine_tune={**tune, "mapping": "s3://b/m/map.yaml"})
-    assert [(one.key, one.checkpoint) for one in places_of(tuned)] == [
-        ("fine_tune.labels", False),
-        ("fine_tune.mapping", False),
-        ("fine_tune.checkpoint", True),
-        ("output", False),
-    ]
-    video = VideoConfig(run="s3://b/run", output="s3://b/run/drive.mp4")
-    assert places_of(video)[-1].folder == "s3://b/run"
-    assert results_of(score) == "s3://b/run/metrics.json"
 
 
 def test_another_ray_is_a_failure() -> None:

@@ -30,7 +30,6 @@ from urbandet_ray.inference.preparation import (
     device_of,
     make_job,
     make_manifest,
-    make_pool,
     with_absolute_places,
 )
 from urbandet_ray.inference.session import ray_session
@@ -253,21 +252,20 @@ class _ModelRun:
         self._actors = len({one.actor for one in result.summaries})
         return pace
 
-    def _job(self, name: str) -> InferJob:
-        config = self._config.model_copy(update={"output": str(self._scratch / name)})
+    def _job(self, name: str, max_bad_records: int) -> InferJob:
+        update = {"output": str(self._scratch / name), "max_bad_records": max_bad_records}
+        config = self._config.model_copy(update=update)
         device = device_of(config, self._storage)
         load = detector_loader(config, device, self._storage, self._labels)
         return make_job(config, self._storage, self._labels, load)
 
     def _run(self, name: str, sources: Sequence[Source], max_bad_records: int) -> RunResult:
-        config, job = self._config, self._job(name)
+        config, job = self._config, self._job(name, max_bad_records)
         manifest = make_manifest(config, self._storage, self._labels, sources)
-        begin_run(manifest, job.run_uri, self._storage)
-        size_bytes, batch = config.shard.megabytes << 20, self._batch_size
-        rule = fitting_rule(sources, size_bytes, config.draw.truth, batch)
-        pool = make_pool(config)
+        begin_run(manifest, job.config.output, self._storage)
+        rule = fitting_rule(sources, config.shard, config.draw.truth, self._batch_size)
         try:
-            return run_inference(job, sources, rule, pool, max_bad_records=max_bad_records)
+            return run_inference(job, sources, rule)
         finally:
             _empty_frames(self._scratch / name)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from urbandet_ray.config import InferConfig
 from urbandet_ray.errors import ConfigError
@@ -17,7 +17,6 @@ from urbandet_ray.inference.preparation import (
     device_of,
     make_job,
     make_manifest,
-    make_pool,
     with_absolute_places,
 )
 from urbandet_ray.inference.progress import Progress
@@ -184,9 +183,7 @@ def _run(
     on_progress: Callable[[Progress], None],
 ) -> RunResult:
     batch = config.batch_size or batch_size
-    rule = fitting_rule(sources, config.shard.megabytes << 20, config.draw.truth, batch)
-    if config.shard.frames:
-        rule = replace(rule, frames=config.shard.frames, fine_from=None, batch=1)
+    rule = fitting_rule(sources, config.shard, config.draw.truth, batch)
     folder = job.folder()
     left = unfinished_sources(folder.markers(), len(sources))
     stale = folder.path(TRACKS_NAME)
@@ -194,14 +191,7 @@ def _run(
         folder.storage.delete(stale)
     session = ray_session(config.ray)
     with session if left else nullcontext():  # a finished run needs no cluster
-        return run_inference(
-            job,
-            sources,
-            rule,
-            make_pool(config),
-            max_bad_records=config.max_bad_records,
-            on_progress=on_progress,
-        )
+        return run_inference(job, sources, rule, on_progress=on_progress)
 
 
 def _record_attempt(folder: RunFolder, result: RunResult) -> None:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import platform
 import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from urbandet_ray.config import RayConfig, StorageConfig, TrainConfig
-from urbandet_ray.errors import ConfigError, MissingExtraError, UrbandetError
+from urbandet_ray.config.sizing import Nodes
+from urbandet_ray.errors import ConfigError, MissingExtraError, RunError, UrbandetError
 from urbandet_ray.inference.session import ray_session, store_mb
 from urbandet_ray.launch.buckets import minimal_policy
 from urbandet_ray.launch.needs import (
+    Need,
     gpus_compute,
     local_places,
     object_store_bytes,
     places_of,
     processes_of,
     remote_places,
+    wants_gpus,
 )
 from urbandet_ray.launch.node_checks import (
     check_answers,
@@ -28,7 +32,13 @@ from urbandet_ray.launch.node_checks import (
     check_object_stores,
     check_sent,
 )
-from urbandet_ray.launch.nodes import NodeFacts, look_everywhere, look_here, node_kinds
+from urbandet_ray.launch.nodes import (
+    NodeFacts,
+    look_everywhere,
+    look_here,
+    node_kinds,
+    node_resources,
+)
 from urbandet_ray.launch.order import (
     INSTALL_TIMEOUT_S,
     Order,
@@ -64,7 +74,7 @@ def preflight_here(order: Order, address: str | None = None) -> Preflight:
     lock = order.working_dir / "requirements" / "core.lock"
     checks.append(check_packages(lock, training=isinstance(config, TrainConfig)))
     checks += check_local(local_places(config))
-    nodes, room = _look(config, address)
+    nodes, need, room = _look(config, address)
     from_s3 = check_buckets(nodes)
     checks += from_s3
     policy = None
@@ -74,7 +84,7 @@ def preflight_here(order: Order, address: str | None = None) -> Preflight:
     if isinstance(config, TrainConfig):
         checks += _ask_doctor(config) if readable else [_unasked()]
     checks += [*check_answers(nodes), *room]
-    checks += _check_nodes(config, nodes, readable=readable)
+    checks += _check_nodes(config, nodes, need, readable=readable)
     return Preflight(tuple(checks), policy)
 
 
@@ -126,24 +136,41 @@ def _read(order: Order) -> tuple[RunConfig | None, list[Check]]:
     return config, checks
 
 
-def _look(config: RunConfig, address: str | None) -> tuple[list[NodeFacts], list[Check]]:
-    """Facts of the nodes, and whether they have room."""
-    need = processes_of(config)
+def _look(
+    config: RunConfig, address: str | None
+) -> tuple[list[NodeFacts], Need | None, list[Check]]:
+    """Facts of the nodes, what the run would ask them for, and whether they have room."""
     places, options = remote_places(config), _options(config)
-    wants_gpus = need is not None and bool(need.bundle.get("GPU"))
-    more = {"gpus": wants_gpus, "tensorflow": gpus_compute(config), "folder": _cache(config)}
+    more = {
+        "gpus": wants_gpus(config),
+        "tensorflow": gpus_compute(config),
+        "folder": _cache(config),
+    }
     if address is not None:
         with ray_session(RayConfig(address=address)):
             nodes = look_everywhere(places, options, **more)
             kinds, unseen = node_kinds()
-            room = [check_room(need, kinds, can_grow_unseen=unseen)] if need is not None else []
-        return nodes, room
+            need, room = _room(config, node_resources(), kinds, can_grow_unseen=unseen)
+        return nodes, need, room
     own: RayConfig | None = getattr(config, "ray", None)
     store = store_mb(own) if own is not None else 0
     here = look_here(own.num_cpus if own is not None else None, store, places, options, **more)
     kinds = [NodeKind("this machine", here.resources, 1, 1)]
-    room = [check_room(need, kinds, can_grow_unseen=False)] if need is not None else []
-    return [here], room
+    need, room = _room(config, [here.resources], kinds, can_grow_unseen=False)
+    return [here], need, room
+
+
+def _room(
+    config: RunConfig, nodes: Nodes, kinds: Sequence[NodeKind], *, can_grow_unseen: bool
+) -> tuple[Need | None, list[Check]]:
+    """What the run would ask of these nodes, and whether there is, or will be, room for it."""
+    try:
+        need = processes_of(config, nodes)
+    except RunError as error:
+        return None, [fail("resources", str(error))]
+    if need is None:
+        return None, []
+    return need, [check_room(need, kinds, can_grow_unseen=can_grow_unseen)]
 
 
 def _options(config: RunConfig) -> StorageConfig:
@@ -157,12 +184,13 @@ def _cache(config: RunConfig) -> str:
     return config.cache or "~/.cache"
 
 
-def _check_nodes(config: RunConfig, nodes: list[NodeFacts], *, readable: bool) -> list[Check]:
-    need = processes_of(config)
+def _check_nodes(
+    config: RunConfig, nodes: list[NodeFacts], need: Need | None, *, readable: bool
+) -> list[Check]:
     size_bytes = _data_bytes(config) if readable else 0
     checks = check_disks(nodes, size_bytes, "the records' copy")
     checks += check_object_stores(nodes, need, object_store_bytes(config))
-    if need is not None and need.bundle.get("GPU"):
+    if wants_gpus(config):
         checks += check_gpus(nodes, tensorflow=gpus_compute(config))
     return checks
 

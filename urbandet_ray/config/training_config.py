@@ -18,7 +18,7 @@ class WorkersConfig(Section):
     min: Positive | None = None
     """Go on with as few as this many where the cluster has no room for `count`; None is all."""
     cpus: Positive | None = None
-    """Cores a worker; None shares this machine's cores (or 4 on a cluster) among them."""
+    """Cores a worker; None is the most with which all workers find room on the nodes at once."""
     gpus: Annotated[float, Field(ge=0)] = 0
     """GPUs a worker."""
     max_failures: Annotated[int, Field(ge=-1)] = 3

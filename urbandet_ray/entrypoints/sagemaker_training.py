@@ -24,7 +24,7 @@ from urbandet_ray.errors import ConfigError, RunError, UrbandetError
 from urbandet_ray.inference.session import ray_session
 from urbandet_ray.json_files import to_json
 from urbandet_ray.launch.needs import processes_of
-from urbandet_ray.launch.nodes import node_kinds
+from urbandet_ray.launch.nodes import node_kinds, node_resources
 from urbandet_ray.launch.room import check_room
 from urbandet_ray.launch.sagemaker import staging
 from urbandet_ray.launch.sagemaker.container import Container, read_container
@@ -65,7 +65,7 @@ def refuse_too_many(config: TrainConfig) -> None:
     Raises:
         RunError: they have not.
     """
-    need = processes_of(config)
+    need = processes_of(config, node_resources())
     if need is None:
         return
     check = check_room(need, node_kinds()[0], can_grow_unseen=False)

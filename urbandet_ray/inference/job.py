@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from urbandet_ray.config import InferConfig
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.detector import Detector
 from urbandet_ray.runs.run_folder import RunFolder
@@ -15,35 +16,25 @@ STAGES = ("read", "decode", "model", "draw", "encode", "write")
 
 @dataclass(frozen=True)
 class InferJob:
-    """One run's settings, small enough to travel to every actor.
+    """One run, small enough to travel to every actor.
 
     Attributes:
-        run_uri: the run folder.
+        config: what was asked for, with places that every node understands.
+        storage: opens the run's places.
         make_detector: builds the detector inside the actor.
-        batch_size: frames a call of the detector; None is what it works best with.
-        draw, draw_score_min, draw_truth, jpeg_quality: annotated frames.
-        max_pixels: larger images are refused before they are decoded.
+        labels: the run's classes.
         least_wh: JPEGs may be decoded smaller, down to this width and height; None is whole.
-        decode_threads, draw_threads: threads of one actor; 0 works in turn with the model.
     """
 
-    run_uri: str
+    config: InferConfig
     storage: Storage
     make_detector: Callable[[], Detector]
     labels: LabelMap
-    batch_size: int | None = None
-    draw: bool = True
-    draw_score_min: float = 0.3
-    draw_truth: bool = False
-    jpeg_quality: int = 90
-    max_pixels: int = 100_000_000
     least_wh: tuple[int, int] | None = None
-    decode_threads: int = 0
-    draw_threads: int = 0
 
     def folder(self) -> RunFolder:
         """The run folder."""
-        return RunFolder(self.run_uri, self.storage)
+        return RunFolder(self.config.output, self.storage)
 
 
 @dataclass(frozen=True)

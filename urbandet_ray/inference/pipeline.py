@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from urbandet_ray.chatter import lower_log_level
+from urbandet_ray.config.sizing import (
+    READER_CPUS,
+    fit_actors,
+    shards_at_an_actor,
+    shards_in_flight,
+)
 from urbandet_ray.errors import RunError, first_line, last_line
 from urbandet_ray.inference.job import InferJob, ShardSummary
-from urbandet_ray.inference.pool import READER_CPUS, ActorPool, fit_pool
 from urbandet_ray.inference.progress import Progress, ProgressMeter
 from urbandet_ray.inference.release import release_idle_nodes
 from urbandet_ray.inference.shards import CutRule, resume_point, share_of
@@ -26,9 +31,6 @@ TASKS_PER_READER = 4
 
 SHARD_RETRIES = 5
 """A lost actor's shard is tried again this often; for ever would hide a crash that repeats."""
-
-SHARDS_WAITING = 2
-"""Shards that wait at an actor: Ray Data looks for finished work ten times a second only."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,7 @@ def run_inference(
     job: InferJob,
     sources: Sequence[Source],
     rule: CutRule,
-    pool: ActorPool,
     *,
-    max_bad_records: int = 100,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> RunResult:
     """Detect on every record of the sources that is not committed yet.
@@ -59,12 +59,13 @@ def run_inference(
     Raises:
         RunError: more bad records than allowed, an actor's error, or sources left uncovered.
     """
+    max_bad_records = job.config.max_bad_records
     earlier = job.folder().markers()
     meter = _meter(sources, earlier)
     summaries: list[ShardSummary] = []
     bad = sum(marker.dead_letters for marker in earlier)
     _refuse_too_many(bad, max_bad_records)
-    for summary in _stream(job, sources, earlier, rule, pool):
+    for summary in _stream(job, sources, earlier, rule):
         if summary.failure is not None:
             raise RunError(summary.failure)
         summaries.append(summary)
@@ -109,8 +110,8 @@ def _check_whole(
     open_sources = unfinished_sources(markers, len(sources))
     if open_sources:
         raise RunError(
-            f"{open_sources} of {len(sources)} files are not fully committed in {job.run_uri}: "
-            "run it again to resume"
+            f"{open_sources} of {len(sources)} files are not fully committed in "
+            f"{job.config.output}: run it again to resume"
         )
     return RunResult(
         frames=sum(marker.frames for marker in markers),
@@ -126,7 +127,6 @@ def _stream(
     sources: Sequence[Source],
     earlier: Sequence[Marker],
     rule: CutRule,
-    pool: ActorPool,
 ) -> Iterator[ShardSummary]:
     """Summaries as shards are committed, in whatever order."""
     table = chains(list(earlier))
@@ -142,7 +142,7 @@ def _stream(
     from urbandet_ray.inference.source_reader import ShardSource, unpack
 
     _configure_ray_data()
-    dataset = _dataset(ShardSource(left, job.storage, rule), len(left), job, pool)
+    dataset = _dataset(ShardSource(left, job.storage, rule), len(left), job)
     blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     try:
         for block in blocks:
@@ -162,13 +162,15 @@ def _stream(
         ) from None
 
 
-def _dataset(source: Any, sources: int, job: InferJob, pool: ActorPool) -> Any:
+def _dataset(source: Any, sources: int, job: InferJob) -> Any:
     """The pipeline as Ray Data sees it: read tasks, then a pool of actors."""
     import warnings
 
     import ray
 
-    size = fit_pool(pool, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+    actors, threads = job.config.actors, job.config.model.threads
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    size, in_flight = fit_actors(actors, threads, nodes), shards_in_flight(actors)
     readers = min(sources, size.readers)
     shards = ray.data.read_datasource(
         source,
@@ -176,7 +178,7 @@ def _dataset(source: Any, sources: int, job: InferJob, pool: ActorPool) -> Any:
         num_cpus=READER_CPUS,
         concurrency=readers,
         # by default Ray spreads them over all nodes, and a GPU node that reads is never idle
-        ray_remote_args={"scheduling_strategy": "DEFAULT"} if pool.gpus else None,
+        ray_remote_args={"scheduling_strategy": "DEFAULT"} if size.gpus else None,
     )
     with warnings.catch_warnings():
         # max_task_retries has no other way in yet, and Ray is pinned
@@ -190,15 +192,12 @@ def _dataset(source: Any, sources: int, job: InferJob, pool: ActorPool) -> Any:
             compute=ray.data.ActorPoolStrategy(
                 min_size=size.smallest,
                 max_size=size.largest,
-                max_concurrent_calls_per_actor=pool.shards_in_flight,
-                # Ray Data lets a pool grow from 1.75 shards at hand for each one in work
-                max_tasks_in_flight_per_actor=max(
-                    pool.shards_in_flight + SHARDS_WAITING, 2 * pool.shards_in_flight
-                ),
-                enable_true_multi_threading=pool.shards_in_flight > 1,
+                max_concurrent_calls_per_actor=in_flight,
+                max_tasks_in_flight_per_actor=shards_at_an_actor(actors),
+                enable_true_multi_threading=in_flight > 1,
             ),
             num_cpus=size.cpus,
-            num_gpus=pool.gpus or None,
+            num_gpus=size.gpus or None,
             max_task_retries=SHARD_RETRIES,
         )
 

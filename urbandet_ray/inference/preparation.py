@@ -9,7 +9,6 @@ from typing import Any
 from urbandet_ray.config import InferConfig
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.inference.job import InferJob
-from urbandet_ray.inference.pool import ActorPool
 from urbandet_ray.json_files import digest
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.classes import builtin_mappings
@@ -25,7 +24,7 @@ from urbandet_ray.models.shipped import SHIPPED_URI
 from urbandet_ray.models.tiles import load_tiled
 from urbandet_ray.records.sources import Source
 from urbandet_ray.runs.manifest import InferenceManifest
-from urbandet_ray.storage import Storage, absolute_uri, is_remote
+from urbandet_ray.storage import Storage, absolute_uri
 from urbandet_ray.version import __version__
 
 
@@ -82,23 +81,7 @@ def make_job(
     Raises:
         ConfigError, ModelError: reduced_decode with drawing, tiles or a model that is no network.
     """
-    actors = config.actors
-    draw_threads = 4 if actors.gpus or is_remote(config.output) else 0
-    return InferJob(
-        run_uri=config.output,
-        storage=storage,
-        make_detector=load,
-        labels=labels,
-        batch_size=config.batch_size,
-        draw=config.draw.enabled,
-        draw_score_min=config.draw.score_min,
-        draw_truth=config.draw.truth,
-        jpeg_quality=config.draw.jpeg_quality,
-        max_pixels=config.max_pixels,
-        least_wh=_least_wh(config, storage),
-        decode_threads=_either(actors.decode_threads, 4 if actors.gpus else 0),
-        draw_threads=_either(actors.draw_threads, draw_threads),
-    )
+    return InferJob(config, storage, load, labels, _least_wh(config, storage))
 
 
 def _least_wh(config: InferConfig, storage: Storage) -> tuple[int, int] | None:
@@ -110,22 +93,6 @@ def _least_wh(config: InferConfig, storage: Storage) -> tuple[int, int] | None:
             "--no-draw (urbandet video draws later), or leave it out"
         )
     return input_wh(config.model, storage)
-
-
-def make_pool(config: InferConfig) -> ActorPool:
-    """The actors that a config asks for."""
-    actors = config.actors
-    return ActorPool(
-        min=actors.min,
-        max=actors.max,
-        gpus=actors.gpus,
-        cpus=config.model.threads,
-        shards_in_flight=actors.shards_in_flight or (2 if actors.gpus else 1),
-    )
-
-
-def _either(given: int | None, otherwise: int) -> int:
-    return otherwise if given is None else given
 
 
 def make_manifest(

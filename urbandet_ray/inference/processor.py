@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from urbandet_ray.config.sizing import decode_threads, draw_threads
 from urbandet_ray.detections import Detections
 from urbandet_ray.errors import ModelError, RecordError
 from urbandet_ray.frames import Frame, Image
@@ -33,6 +34,7 @@ from urbandet_ray.records.sources import Record
 from urbandet_ray.rendering.annotate import Annotator
 from urbandet_ray.runs.detections_table import DetectionRow, rows_to_parquet
 from urbandet_ray.runs.run_folder import Marker, RunFolder
+from urbandet_ray.storage import is_remote
 
 T = TypeVar("T")
 Good = tuple[Record, Frame, Image, tuple[int, int]]
@@ -99,12 +101,13 @@ class ShardProcessor:
         self._job = job
         self._folder: RunFolder = job.folder()
         self._detector = job.make_detector()
-        self._batch_size = job.batch_size or self._detector.batch_size
-        self._look_ahead = 2 * self._batch_size if job.decode_threads else 1
-        self._annotator = Annotator(job.labels, draw_truth=job.draw_truth)
+        self._batch_size = job.config.batch_size or self._detector.batch_size
+        actors, remote = job.config.actors, is_remote(job.config.output)
+        self._look_ahead = 2 * self._batch_size if decode_threads(actors) else 1
+        self._annotator = Annotator(job.labels, draw_truth=job.config.draw.truth)
         self._model_turn = threading.Lock()
-        self._decoders = _threads(job.decode_threads)
-        self._drawers = _threads(job.draw_threads)
+        self._decoders = _threads(decode_threads(actors))
+        self._drawers = _threads(draw_threads(actors, remote=remote))
 
     def warm_up(self) -> None:
         """Pay for what the first frame and the first shard cost extra, lazy imports above all.
@@ -113,7 +116,7 @@ class ShardProcessor:
         """
         image = np.zeros((64, 64, 3), np.uint8)
         self._annotator.annotate(image, Detections.of([[8, 8, 56, 56]], [0.5], [1]))
-        encode_jpeg(image, self._job.jpeg_quality)
+        encode_jpeg(image, self._job.config.draw.jpeg_quality)
         rows_to_parquet([])
 
     def process(self, shard: Shard) -> ShardSummary:
@@ -135,7 +138,7 @@ class ShardProcessor:
             for (record, frame, image, size_wh), found in zip(batch, answers, strict=True):
                 detections = _at_full_size(found, image, size_wh)
                 rows.append(_row(shard, record, frame, size_wh, detections))
-                if self._job.draw:
+                if self._job.config.draw.enabled:
                     work = (clock, shard.source, record.index, image, detections, frame)
                     drawing.append(self._drawers.submit(self._draw, *work))
             if len(rows) % 16 < len(batch):
@@ -212,7 +215,7 @@ class ShardProcessor:
         with clock.stage("decode"):
             if reduced:
                 frame = replace(frame, encoded=bytes(frame.encoded))  # of a view, the only copy
-            image = decode_frame(frame, max_pixels=self._job.max_pixels, least_wh=least_wh)
+            image = decode_frame(frame, max_pixels=self._job.config.max_pixels, least_wh=least_wh)
             size_wh = image_size(frame.encoded)[1:] if reduced else (image.shape[1], image.shape[0])
             return image if image.flags.writeable else image.copy(), size_wh  # it is drawn on
 
@@ -225,11 +228,12 @@ class ShardProcessor:
         detections: Detections,
         frame: Frame,
     ) -> None:
+        settings = self._job.config.draw
         with clock.stage("draw"):
-            shown = detections.above(self._job.draw_score_min)
+            shown = detections.above(settings.score_min)
             drawn = self._annotator.annotate(image, shown, frame.truth)
         with clock.stage("encode"):
-            encoded = encode_jpeg(drawn, self._job.jpeg_quality)
+            encoded = encode_jpeg(drawn, settings.jpeg_quality)
         with clock.stage("write"):
             uri = self._folder.frame_uri(source, index)
             self._job.storage.write_provisional(uri, encoded)  # the marker makes it count

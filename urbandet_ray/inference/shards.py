@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
+from urbandet_ray.config import ShardConfig
+from urbandet_ray.config.sizing import SHARD_FRAMES
 from urbandet_ray.errors import RecordError
 from urbandet_ray.records.sources import Record, Source, read_source
 from urbandet_ray.runs.run_folder import Marker, shard_name
@@ -70,12 +72,16 @@ def _whole_batches(frames: float, batch: int) -> int:
 
 
 def fitting_rule(
-    sources: Sequence[Source], size_bytes: int, keep_truth: bool = False, batch: int = 1
+    sources: Sequence[Source], shard: ShardConfig, keep_truth: bool = False, batch: int = 1
 ) -> CutRule:
-    """The rule for an input: `fitting_frames` a shard, finer shards in its last sixteenth.
+    """The rule for an input: `shard.frames`, else `fitting_frames` a shard, and finer shards in the
+    input's last sixteenth.
 
-    Depends on the input's listing and the batch alone: a resumed run cuts as before.
+    Depends on the config, the input's listing and the batch alone: a resumed run cuts as before.
     """
+    size_bytes = shard.megabytes << 20
+    if shard.frames:
+        return CutRule(shard.frames, size_bytes, keep_truth)
     wholes = [_whole(source) for source in sources]
     rest, fine_from = sum(wholes) * 15 // 16, None
     for order, whole in enumerate(wholes):
@@ -92,7 +98,7 @@ def fitting_frames(sources: Sequence[Source]) -> int:
         len(source.files) if source.kind == "images" else source.size_bytes / _TYPICAL_BYTES
         for source in sources
     )
-    return int(min(max(estimate / 64, 8), 64))
+    return int(min(max(estimate / 64, 8), SHARD_FRAMES))
 
 
 def resume_point(done: Mapping[int, Marker]) -> tuple[int, int] | None:

@@ -15,11 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from urbandet_ray.config import InferConfig
+from urbandet_ray.config.sizing import draw_threads, fitting
 from urbandet_ray.errors import RunError, UrbandetError, last_line
 from urbandet_ray.inference.job import InferJob
 from urbandet_ray.inference.shards import Shard
 from urbandet_ray.records.sources import Record
-from urbandet_ray.storage import Storage
+from urbandet_ray.storage import Storage, is_remote
 
 TRIAL_S = 1.5
 """Each trial's length; it ends with the shard it is in."""
@@ -188,12 +190,13 @@ def _layouts(
     cores = int(node["cpus"])
     if gpus:
         shares = [1 / count for count in ACTORS_A_GPU] if gpus == 1 else [gpus]
-        rooms = [(max(1, int(node["gpus"] / share)), share) for share in shares]
+        there = {"GPU": node["gpus"]}
+        rooms = [(max(1, fitting({"GPU": share}, there)), share) for share in shares]
         # each actor wants a core for what is not on the GPU, and a share that stays free is wasted
-        fitting = [(room, share) for room, share in rooms if room <= min(cores, most or room)]
+        whole = [(room, share) for room, share in rooms if room <= min(cores, most or room)]
         return [
             ActorLayout(threads or 1, min(room, most or room), share)
-            for room, share in fitting or rooms[:1]
+            for room, share in whole or rooms[:1]
         ]
     tried, each = [], 1
     while each <= cores:
@@ -282,12 +285,9 @@ class TrialActor:
 
         detector = self._detector
         with tempfile.TemporaryDirectory(prefix="urbandet-trial-") as scratch:
+            config = _trial_config(self._job.config, scratch, batch_size)
             job = replace(
-                self._job,
-                run_uri=scratch,
-                storage=Storage(),
-                batch_size=batch_size,
-                make_detector=lambda: detector,
+                self._job, config=config, storage=Storage(), make_detector=lambda: detector
             )
             processor = ShardProcessor(job)
             processor.warm_up()
@@ -304,6 +304,13 @@ class TrialActor:
             except UrbandetError as error:
                 return str(error)
             return frames, time.perf_counter() - begin, busy
+
+
+def _trial_config(config: InferConfig, scratch: str, batch_size: int) -> InferConfig:
+    """The run's config, with as many threads as it will have, for a folder that is thrown away."""
+    threads = draw_threads(config.actors, remote=is_remote(config.output))
+    actors = config.actors.model_copy(update={"draw_threads": threads})
+    return config.model_copy(update={"output": scratch, "batch_size": batch_size, "actors": actors})
 
 
 def _shard(records: Sequence[Record]) -> Shard:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from urbandet_ray.config import EvalConfig, InferConfig, TrainConfig
+from urbandet_ray.config.sizing import (
+    Nodes,
+    fit_actors,
+    fitting,
+    shard_bytes,
+    shards_at_an_actor,
+    worker_bundle,
+)
 from urbandet_ray.launch.order import RunConfig
 from urbandet_ray.storage import is_remote
 
 LARGE_FRAME_BYTES = 200_000
 """Of an encoded frame; twice what is usual at 1 megapixel."""
-
-SHARDS_WAITING = 3
-"""Shards an actor has in the object store beside those it works on."""
 
 _NAMED = {"shipped", "coco-to-street"}
 
@@ -50,15 +56,22 @@ class Need:
 
     Attributes:
         what: "actor" or "worker".
-        bundle: resources of each.
+        bundle: resources that each asks of Ray.
         least: fewer than these, and it waits for ever.
         most: it grows to so many.
+        fills: what each fills of a node: an actor asks for a little less than the cores it fills,
+            and readers take the rest; None is the bundle.
     """
 
     what: str
     bundle: dict[str, float]
     least: int
     most: int
+    fills: dict[str, float] | None = None
+
+    def room(self, node: Mapping[str, float]) -> int:
+        """How many of them an empty node has room for."""
+        return fitting(self.fills or self.bundle, node)
 
 
 def places_of(config: RunConfig) -> list[ConfigPlace]:
@@ -104,30 +117,41 @@ def _read(places: dict[str, str | None]) -> list[ConfigPlace]:
     return [ConfigPlace(key, uri) for key, uri in places.items() if uri and uri not in _NAMED]
 
 
-def processes_of(config: RunConfig) -> Need | None:
-    """The actors or workers; None where the driver does all the work."""
+def processes_of(config: RunConfig, nodes: Nodes) -> Need | None:
+    """The actors or workers that the run would ask these nodes for; None where the driver does all
+    the work.
+
+    Args:
+        nodes: each node alive, the driver's first.
+
+    Raises:
+        RunError: the run would refuse to start on them.
+    """
     if isinstance(config, TrainConfig):
         workers = config.workers
-        bundle = {"CPU": float(workers.cpus or 1)}
-        if workers.gpus:
-            bundle["GPU"] = workers.gpus
+        bundle = worker_bundle(workers, nodes)
         return Need("worker", bundle, workers.min or workers.count, workers.count)
     if isinstance(config, InferConfig):
-        actors = config.actors
-        cores = max(config.model.threads - 0.2, 0.8)  # readers take the rest
-        bundle = {"GPU": actors.gpus} if actors.gpus else {"CPU": cores}
-        least = actors.min or 1
-        return Need("actor", bundle, least, max(least, actors.max or least))
+        size = fit_actors(config.actors, config.model.threads, nodes)
+        if size.gpus:
+            return Need("actor", {"GPU": size.gpus}, size.smallest, size.largest)
+        cores = {"CPU": float(size.cores)}
+        return Need("actor", {"CPU": size.cpus}, size.smallest, size.largest, cores)
     return None
+
+
+def wants_gpus(config: RunConfig) -> bool:
+    """Whether its actors or workers hold GPUs."""
+    if isinstance(config, TrainConfig):
+        return bool(config.workers.gpus)
+    return isinstance(config, InferConfig) and bool(config.actors.gpus)
 
 
 def object_store_bytes(config: RunConfig) -> int:
     """What one actor may have in the object store; 0 where nothing goes through it."""
     if not isinstance(config, InferConfig):
         return 0
-    in_flight = config.actors.shards_in_flight or (2 if config.actors.gpus else 1)
-    shard = min(config.shard.megabytes << 20, (config.shard.frames or 64) * LARGE_FRAME_BYTES)
-    return (in_flight + SHARDS_WAITING) * shard
+    return shards_at_an_actor(config.actors) * shard_bytes(config.shard, LARGE_FRAME_BYTES)
 
 
 def gpus_compute(config: RunConfig) -> bool:

@@ -8,7 +8,6 @@ from pathlib import Path
 from urbandet_ray.launch.needs import ConfigPlace, Need
 from urbandet_ray.launch.nodes import GpuFacts, NodeFacts
 from urbandet_ray.launch.order import is_sent
-from urbandet_ray.launch.room import fitting
 from urbandet_ray.launch.verdicts import Check, fail, ok, warn
 
 _GB = 1 << 30
@@ -73,7 +72,7 @@ def check_object_stores(nodes: Sequence[NodeFacts], need: Need | None, each: int
         return []
     checks = []
     for node in nodes:
-        actors = min(fitting(need.bundle, node.resources), need.most)
+        actors = min(need.room(node.resources), need.most)
         store = int(node.resources.get("object_store_memory", 0))
         if actors and store and store < each * actors:
             checks.append(

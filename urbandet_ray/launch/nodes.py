@@ -170,6 +170,16 @@ def look_everywhere(
     return [_answer(task, node, task in ready) for task, node in tasks.items()]
 
 
+def node_resources() -> list[dict[str, float]]:
+    """Resources of each node alive of the Ray that is initialised, the driver's first."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    alive.sort(key=lambda node: node["NodeID"] != here)
+    return [_plain(node["Resources"]) for node in alive]
+
+
 def _ask(
     node: Any, places: Sequence[ConfigPlace], options: StorageConfig, more: dict[str, Any]
 ) -> Any:

@@ -39,23 +39,15 @@ def describe(resources: Mapping[str, float]) -> str:
     return ", ".join(shown) or "no CPU or GPU"
 
 
-def fitting(bundle: Mapping[str, float], resources: Mapping[str, float]) -> int:
-    """How many of the bundle fit on one empty node."""
-    wanted = [(name, amount) for name, amount in bundle.items() if amount > 0]
-    if not wanted:
-        return 0
-    return min(int(resources.get(name, 0) / amount + 1e-9) for name, amount in wanted)
-
-
 def check_room(need: Need, kinds: Sequence[NodeKind], *, can_grow_unseen: bool) -> Check:
     """Whether `need.least` of them can ever run; other jobs are not looked at.
 
     Args:
         can_grow_unseen: an autoscaler is there whose node types cannot be read.
     """
-    now = sum(fitting(need.bundle, kind.resources) * kind.up for kind in kinds)
-    ever = sum(fitting(need.bundle, kind.resources) * kind.most for kind in kinds)
-    each = f"each {need.what} needs {describe(need.bundle)}"
+    now = sum(need.room(kind.resources) * kind.up for kind in kinds)
+    ever = sum(need.room(kind.resources) * kind.most for kind in kinds)
+    each = f"each {need.what} needs {describe(need.fills or need.bundle)}"
     there = "; ".join(kind.to_text() for kind in kinds) or "no nodes"
     wanted = f"{need.least} {need.what}{'' if need.least == 1 else 's'}"
     if ever < need.least and can_grow_unseen:

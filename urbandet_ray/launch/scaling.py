@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from urbandet_ray.config.sizing import fitting
 from urbandet_ray.errors import RunError
 from urbandet_ray.launch.nodes import HEAD, is_head, node_kinds
-from urbandet_ray.launch.room import NodeKind, describe, fitting
+from urbandet_ray.launch.room import NodeKind, describe
 
 REQUESTER = "urbandet-scale"
 """Our name among those who ask the autoscaler."""

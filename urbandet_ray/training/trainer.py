@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 
+from urbandet_ray.config.sizing import worker_bundle
 from urbandet_ray.errors import RunError, UrbandetError
 from urbandet_ray.models.odapi import KERAS_2
 from urbandet_ray.training.plan import TrainPlan
@@ -70,9 +71,6 @@ def _trainer(plan: TrainPlan, notices: Any) -> Any:
     from ray.train.tensorflow import TensorflowTrainer
 
     workers = plan.config.workers
-    resources: dict[str, float] = {"CPU": cpus_a_worker(plan)}
-    if workers.gpus:
-        resources["GPU"] = workers.gpus
     count: int | tuple[int, int] = workers.count
     if workers.min is not None and workers.min < workers.count:
         count = (workers.min, workers.count)
@@ -83,7 +81,7 @@ def _trainer(plan: TrainPlan, notices: Any) -> Any:
         scaling_config=ScalingConfig(
             num_workers=count,
             use_gpu=bool(workers.gpus),
-            resources_per_worker=resources,
+            resources_per_worker=worker_bundle(workers, _nodes()),
             label_selector=places,  # ranks follow its order
         ),
         run_config=RunConfig(
@@ -104,15 +102,14 @@ def _own_node() -> dict[str, str]:
     return {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
 
 
-def cpus_a_worker(plan: TrainPlan) -> int:
-    """Cores of one worker: as asked for, else its part of the smallest node's."""
+def _nodes() -> list[dict[str, float]]:
+    """Resources of each node alive, this process's own first."""
     import ray
 
-    if plan.config.workers.cpus:
-        return plan.config.workers.cpus
-    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
-    room = sum(nodes)
-    return max(1, min(int(max(nodes, default=1)), int(room // plan.config.workers.count)))
+    here = ray.get_runtime_context().get_node_id()
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    alive.sort(key=lambda node: node["NodeID"] != here)
+    return [node["Resources"] for node in alive]
 
 
 def train_on_worker(settings: dict[str, Any]) -> None:
