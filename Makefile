@@ -4,8 +4,8 @@
 # make check   format, lint, types, import contracts, tests: what CI runs
 # make docs    write docs/reference/commands.md and config.md from the code
 # make lock    resolve pyproject.toml anew into requirements/*.lock
-# make images REGISTRY=...            the Ray nodes' images, built and pushed (docs/cluster.md)
-# make sagemaker-images REGISTRY=...  SageMaker's, made of those (docs/sagemaker.md)
+# make images REGISTRY=...            the Ray nodes' images, built and pushed (docs/how-to/cluster.md)
+# make sagemaker-images REGISTRY=...  SageMaker's, made of those (docs/how-to/sagemaker.md)
 
 PYTHON ?= python3.11
 BIN := .venv/bin

@@ -114,7 +114,7 @@ def test_a_planted_mistake_is_caught(mistake: str) -> None:
 
 @dataclass(frozen=True)
 class Account:
-    """An AWS account with what docs/cluster.md makes before `ray up`."""
+    """An AWS account with what docs/how-to/cluster.md makes before `ray up`."""
 
     home: Path
     group: str

@@ -1,45 +1,21 @@
-"""docs/cluster.md: its commands, held to the repository and to the programs they call."""
+"""The pages on clusters: their commands, held to the repository and to the programs they call."""
 
 import re
-import shlex
 import subprocess
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from cluster.deployment import CLUSTER, PLACEHOLDERS, REPOSITORY, entrypoint_problems
+from pages import blocks, problems, read
+from pages import commands as commands_in
 
-DOCS = (REPOSITORY / "docs" / "cluster.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```bash\n(.*?)```", DOCS, re.S)
+PAGES = ("cluster.md", "kubernetes.md", "submit-jobs.md")
+DOCS = read(*(f"how-to/{name}" for name in PAGES))
+BLOCKS = blocks(DOCS, "bash")
 
 
 def commands(program: str) -> list[str]:
-    """Each command that begins with the program, its continued lines joined, without comment."""
-    joined = "\n".join(BLOCKS).replace("\\\n", " ").splitlines()
-    found = [line.strip() for line in joined if line.strip().startswith(f"{program} ")]
-    return [re.sub(r"\s+#.*", "", line) for line in found]
-
-
-def problems(command: str) -> Iterator[str]:
-    """What `ray` or `urbandet` itself says to the arguments; nothing is run."""
-    import click
-    from ray.scripts.scripts import cli as ray_cli
-    from typer.main import get_command
-
-    from urbandet_ray.cli import app
-
-    program, *arguments = shlex.split(command.split(" > ", maxsplit=1)[0])
-    found: Any = {"ray": ray_cli, "urbandet": get_command(app)}[program]
-    try:
-        while hasattr(found, "commands"):
-            name, *arguments = arguments
-            if name not in found.commands:
-                yield f"{program} has no command {name}"
-                return
-            found = found.commands[name]
-        found.make_context(program, list(arguments))
-    except (click.ClickException, ValueError) as error:
-        yield f"{command}: {error}"
+    """Commands of the three pages."""
+    return commands_in(DOCS, program, "bash")
 
 
 @pytest.mark.parametrize("block", BLOCKS)

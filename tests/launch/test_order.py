@@ -49,7 +49,7 @@ def test_a_run_config_that_shows_nothing_asks_for_the_kind() -> None:
 
 
 def test_the_command_is_that_of_ray_job_submit() -> None:
-    """What docs/cluster.md and the README give it."""
+    """What docs/how-to/cluster.md and the README give it."""
     order = replace(INFER, overrides=("input=s3://b/my drives",))
     assert order.entrypoint == (
         "python jobs/batch_infer.py configs/runs/infer.yaml 'input=s3://b/my drives'"

@@ -113,7 +113,7 @@ class ActorConfig(Section):
     decoded while the other is drawn and written."""
     decode_threads: Count | None = None
     """Threads an actor decodes with; 0 decodes in turn with the model. None is 0 on a CPU, where
-    actors already fill the cores (docs/performance.md), 4 on a GPU."""
+    actors already fill the cores (docs/explanation/performance.md), 4 on a GPU."""
     draw_threads: Count | None = None
     """Threads an actor draws, encodes and writes with; None is 0 on a CPU, 4 on a GPU, and at
     least 4 where the output is s3://, to hide its latency."""

@@ -3,8 +3,8 @@
 Beside a GPU, threads decode ahead of the model and draw behind it; the C libraries at work
 (libjpeg-turbo, OpenCV, the model) release Python's lock. On CPUs the actors themselves are the
 parallelism, and each does its work in turn: threads within them gain next to nothing there
-(docs/performance.md). The whole shard is done by one actor, so its files and its marker are
-written by whoever did the work, and a lost actor costs one shard.
+(docs/explanation/performance.md). The whole shard is done by one actor, so its files and its
+marker are written by whoever did the work, and a lost actor costs one shard.
 """
 
 from __future__ import annotations

@@ -273,7 +273,8 @@ def dashboard_address(given: str | None) -> str:
     if not address.startswith(("http://", "https://")):
         raise RunError(
             f"which cluster? {address or 'No address'} is no dashboard's: give --address "
-            "http://HOST:8265, or set RAY_ADDRESS to it (docs/cluster.md says how to reach one)"
+            "http://HOST:8265, or set RAY_ADDRESS to it "
+            "(docs/how-to/cluster.md says how to reach one)"
         )
     return address.rstrip("/")
 
@@ -308,7 +309,7 @@ def _explained(address: str, job_id: str = "") -> Iterator[None]:
     except (OSError, requests.exceptions.RequestException) as error:
         raise NoAnswerError(
             f"no Ray cluster answers at {address} ({type(error).__name__}): is it up, and is the "
-            "port forwarded? docs/cluster.md has the commands"
+            "port forwarded? docs/how-to/cluster.md has the commands"
         ) from None
     except (RuntimeError, ValueError, ImportError) as error:
         said = str(error)
@@ -327,7 +328,7 @@ def _told(said: str, address: str, job_id: str) -> str:
 def _wants_token(address: str) -> str:
     return (
         f"the cluster at {address} wants its token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN "
-        "(or have ~/.ray/auth_token); docs/cluster.md says where it is"
+        "(or have ~/.ray/auth_token); docs/how-to/cluster.md says where it is"
     )
 
 

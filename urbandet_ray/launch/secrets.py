@@ -62,7 +62,7 @@ def refuse_secrets(settings: Iterable[str], environ: Mapping[str, str]) -> None:
             raise ConfigError(
                 f"{key} holds {looks}: a job's spec and log can be read by everybody who sees the "
                 "dashboard, so nothing was sent. Nodes get their rights from their own role "
-                "(docs/cluster.md)"
+                "(docs/how-to/submit-jobs.md)"
             )
 
 

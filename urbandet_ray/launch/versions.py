@@ -23,7 +23,8 @@ def check_ray(cluster: str, here: str | None = None) -> Check:
         return fail(
             "ray",
             f"the cluster runs Ray {cluster}, this side {here}, which the lock files name: build "
-            "the cluster's image anew (docs/cluster.md), or use the checkout that belongs to it",
+            "the cluster's image anew (docs/how-to/cluster.md), or use the checkout that belongs "
+            "to it",
         )
     return ok("ray", f"{here} on both sides")
 
@@ -56,7 +57,7 @@ def check_packages(lock: Path, *, training: bool) -> Check:
         return fail(
             "packages",
             f"{some_of(missing, _NAMED)} missing there: build the image from requirements/*.lock "
-            "(docs/cluster.md), or submit with --install",
+            "(docs/how-to/cluster.md), or submit with --install",
         )
     other = [
         f"{name} {_version(name)} (locked {pin})"

@@ -103,7 +103,7 @@ def find_model_builder(name: str) -> Callable[[int], TrainableModel]:
     module, _, attribute = name.partition(":")
     expected = (
         "expected my_package.module:build, where build(num_classes) returns a TrainableModel "
-        "(docs/training.md)"
+        "(docs/how-to/own-model.md)"
     )
     if not (module and attribute):
         raise ConfigError(f"model is {name!r}: {expected}")

@@ -1,20 +1,16 @@
-"""cluster/sagemaker.Dockerfile and docs/sagemaker.md, held to the repository."""
+"""cluster/sagemaker.Dockerfile and docs/how-to/sagemaker.md, held to the repository."""
 
 import importlib.util
 import json
 import re
-import shlex
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
+from pages import REPOSITORY, blocks, commands, problems, read
 
-REPOSITORY = Path(__file__).parent.parent.parent.parent
 DOCKERFILE = (REPOSITORY / "cluster" / "sagemaker.Dockerfile").read_text(encoding="utf-8")
-DOCS = (REPOSITORY / "docs" / "sagemaker.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```bash\n(.*?)```", DOCS, re.S)
+DOCS = read("how-to/sagemaker.md")
+BLOCKS = blocks(DOCS, "bash")
 
 
 def image_problems(text: str) -> list[str]:
@@ -87,46 +83,7 @@ def test_each_block_is_bash(block: str) -> None:
     assert done.stderr == ""
 
 
-def commands() -> list[str]:
-    """Each command of ours, its continued lines joined."""
-    joined = "\n".join(BLOCKS).replace("\\\n", " ").splitlines()
-    return [line.strip() for line in joined if line.strip().startswith("urbandet ")]
-
-
-def problems(command: str) -> Iterator[str]:
-    """What the command line says to the arguments; nothing is run."""
-    import click
-    from typer.main import get_command
-
-    from urbandet_ray.cli import app, ground_truth, sagemaker
-
-    _, *arguments = shlex.split(command)
-    found: Any = get_command(app)
-    if arguments[0] == "sagemaker":
-        found, arguments = get_command(sagemaker.app), arguments[1:]
-    elif arguments[:2] == ["data", "from-manifest"]:
-        found, arguments = get_command(ground_truth.app), arguments[2:]
-    try:
-        while hasattr(found, "commands"):
-            name, *arguments = arguments
-            if name not in found.commands:
-                yield f"no command {name}"
-                return
-            found = found.commands[name]
-        environment = {"URBANDET_IMAGE": "image", "URBANDET_ROLE": "role"}
-        with pytest.MonkeyPatch.context() as patch:
-            for key, value in environment.items():
-                patch.setenv(key, value)
-            found.make_context("urbandet", list(arguments))
-    except Exception as error:  # typer and click have trees of their own
-        if not isinstance(error, click.ClickException) and "UsageError" not in str(
-            type(error).mro()
-        ):
-            raise
-        yield f"{command}: {getattr(error, 'message', error)}"
-
-
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", commands(DOCS, "urbandet", "bash"))
 def test_each_command_has_the_options_it_is_given(command: str) -> None:
     """Of `urbandet sagemaker` and of the others."""
     assert list(problems(command)) == []
@@ -135,7 +92,7 @@ def test_each_command_has_the_options_it_is_given(command: str) -> None:
 def test_an_option_that_does_not_exist_is_caught() -> None:
     """And so is a command."""
     assert any("No such option" in one for one in problems("urbandet sagemaker stop a --now"))
-    assert list(problems("urbandet sagemaker begin")) == ["no command begin"]
+    assert list(problems("urbandet sagemaker begin")) == ["urbandet has no command begin"]
 
 
 def test_the_files_it_names_are_there() -> None:
