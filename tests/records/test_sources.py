@@ -322,6 +322,40 @@ def test_a_broken_video_is_one_bad_record(tmp_path: Path) -> None:
     assert "drive.mp4 cannot be decoded at frame 0" in record.error.detail
 
 
+def test_sound_alone_is_no_video(tmp_path: Path) -> None:
+    """One bad record that says so."""
+    with av.open(str(tmp_path / "drive.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        sound.sample_rate = 44100
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    (record,) = read_all(tmp_path)
+    assert record.error is not None
+    assert str(record.error).endswith("drive.mp4 has no video stream")
+
+
+def test_a_telephone_s_video_is_turned_upright(tmp_path: Path) -> None:
+    """It is stored on its side, with the turn in its header (ISO/IEC 14496-12, tkhd's matrix)."""
+    make_video(tmp_path / "lying.mp4", 2)
+    data = (tmp_path / "lying.mp4").read_bytes()
+    tkhd = data.index(b"tkhd")
+    matrices = (
+        np.array(one, ">i4").tobytes()
+        for one in (
+            [1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30],
+            [0, 1 << 16, 0, -1 << 16, 0, 0, 48 << 16, 0, 1 << 30],
+        )
+    )
+    turned = data[:tkhd] + data[tkhd:].replace(*matrices, 1)
+    assert turned != data
+    (tmp_path / "lying.mp4").write_bytes(turned)
+    first = read_all(tmp_path)[0].frame
+    assert first is not None
+    assert first.size_wh == (48, 64)
+    assert decode_frame(first).shape == (64, 48, 3)
+
+
 def test_a_cut_video_ends_with_a_bad_record(tmp_path: Path) -> None:
     """Frames before the cut are read; then truncated-video or bad-video."""
     whole, cut = tmp_path / "whole.avi", tmp_path / "cut.avi"

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from waiting import wait_for
 
-from urbandet_ray.errors import RunError, StorageError
+from urbandet_ray.errors import ConflictError, RunError, StorageError
 from urbandet_ray.runs import lock as lock_module
 from urbandet_ray.runs.lock import Owner, WriterLock
 from urbandet_ray.storage import Storage
@@ -315,6 +315,18 @@ def test_a_storage_too_slow_for_a_lock_is_named(clock: Clock, file: str) -> None
     with pytest.raises(RunError, match=message), lock:
         pass
     assert not Path(file).exists()
+
+
+def test_a_file_that_keeps_changing_hands_is_told(file: str) -> None:
+    """Whenever it is looked at, it is another's that has just gone."""
+
+    class Crowded(Storage):
+        def write_bytes(self, uri: str, data: bytes, **guard: object) -> str:
+            raise ConflictError(f"{uri} exists already")
+
+    message = rf"{file} keeps changing hands: several writers start at once; try again"
+    with pytest.raises(RunError, match=message), WriterLock(Crowded(), file, "x"):
+        pass
 
 
 def test_a_claim_that_landed_without_an_answer_keeps_nobody_out(file: str) -> None:

@@ -114,6 +114,14 @@ def test_patterns(pattern: str, path: str, matches: bool) -> None:
     assert bool(glob_regex(pattern).fullmatch(path)) is matches
 
 
+def test_a_range_that_runs_backwards_is_refused() -> None:
+    """fnmatch would match nothing without a word."""
+    with pytest.raises(
+        StorageError, match=r"the pattern 'seg-\[9-0\]' is not understood: bad char"
+    ):
+        glob_regex("seg-[9-0]")
+
+
 @given(st.text("ab*?[]!-^\\&", max_size=8), st.text("ab[]!-^\\", max_size=6))
 def test_patterns_agree_with_fnmatch(pattern: str, name: str) -> None:
     """Within one folder the patterns mean what the shell's mean."""

@@ -63,6 +63,16 @@ def test_variables_fill_what_the_files_leave_open(tmp_path: Path) -> None:
     assert found.channels == {"train": Path("/somewhere/train")}
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [("SM_HPS", "{steps: 20", "expected JSON"), ("SM_NUM_GPUS", "four", "expected a number")],
+)
+def test_a_broken_variable_is_named(tmp_path: Path, name: str, text: str, expected: str) -> None:
+    """With what it holds."""
+    with pytest.raises(ConfigError, match=rf"^{name} is '{text}', {expected}$"):
+        read_container({"SAGEMAKER_BASE_DIR": str(tmp_path), name: text})
+
+
 def test_without_anything_there_is_one_host(tmp_path: Path) -> None:
     """And the root is /opt/ml."""
     assert read_container({}).root == Path("/opt/ml")

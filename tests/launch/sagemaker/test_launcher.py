@@ -100,6 +100,8 @@ def test_a_no_starts_nothing(bucket: str, run_yaml: Path) -> None:
         (("--role", "urbandet"), "expected arn:aws:iam::ACCOUNT:role/NAME"),
         (("--name", "my_job"), "letters, digits and dashes"),
         (("--tag", "streets"), "expected KEY=VALUE"),
+        (("--hours", "0"), "count, volume and hours have to be above 0"),
+        (("--set", "cache=" + "a/" * 1300), "cache has 2600 characters, SageMaker takes 2,500"),
         (("--subnet", "subnet-1"), "needs both --subnet and --security-group"),
         (("--set", "pipeline=no_such_model"), "no_such_model"),
         (("--set", "labels=labels.pbtxt"), "labels is labels.pbtxt: copy it to S3"),
