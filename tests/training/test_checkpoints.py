@@ -159,3 +159,23 @@ def test_a_checkpoint_with_a_missing_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "run/last/ckpt-4.index").unlink()
     with pytest.raises(RunError, match=r"ckpt-4 lacks its index or data file"):
         checkpoints(tmp_path).restore_point()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"checkpoint": "ckp', "it is no whole JSON"),
+        ("[1]", "it is a list, expected an object"),
+        ('{"step": 4}', "it does not name a checkpoint"),
+    ],
+)
+def test_a_damaged_state_file_is_refused_in_words(tmp_path: Path, text: str, words: str) -> None:
+    """The next step is in the message."""
+    one = checkpoints(tmp_path)
+    one.save(LAST, Written("w"), {"step": 4})
+    one.close()
+    (tmp_path / "run/last/state.json").write_text(text)
+    with pytest.raises(
+        RunError, match=rf"state\.json is damaged: {words}.*Delete it to train from"
+    ):
+        checkpoints(tmp_path).restore_point()

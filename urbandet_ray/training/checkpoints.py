@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from urbandet_ray.errors import NotFoundError, RunError
+from urbandet_ray.json_files import read_value
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.storage import Storage, join_uri
 
@@ -155,15 +156,19 @@ def fetch_checkpoint(
         None where the run has no such checkpoint.
 
     Raises:
-        RunError: its files are not all there.
+        RunError: its state.json is damaged, or its files are not all there.
         StorageError: it cannot be read.
     """
     uri = join_uri(run_uri, kind)
+    remedy = "Delete it to train from the beginning"
+    place = join_uri(uri, STATE_NAME)
     try:
-        state = json.loads(storage.read_bytes(join_uri(uri, STATE_NAME)))
+        state = read_value(place, storage, dict[str, Any], remedy)
     except NotFoundError:
         return None
-    name = state["checkpoint"]
+    name = state.get("checkpoint")
+    if not isinstance(name, str):
+        raise RunError(f"{place} is damaged: it does not name a checkpoint. {remedy}")
     local = folder / kind
     local.mkdir(parents=True, exist_ok=True)
     found = list(storage.list_files(join_uri(uri, f"{name}.*")))
