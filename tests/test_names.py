@@ -14,7 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 MIRRORS = {"cli", "commands"}
 """A command's options and its work share a name, and may share it with the room they lead to."""
 
-GONE = ("Tiling", "TrackRules", "ModelSpec", "S3Options")
+GONE = ("Tiling", "TrackRules", "ModelSpec", "S3Options", "ActorPool")
 """Second types of what a section of the run config says already."""
 
 ONLY_TESTED = {"models/network/postprocess.py: detect_from_boxes"}
