@@ -72,7 +72,7 @@ def shown(run: RunFolder, **settings: object) -> list[NDArray[np.int16]]:
     """The pictures of a run's video."""
     path = Path(run.uri).parent / "shown.mp4"
     config = {"run": run.uri, "output": str(path), **settings}
-    report = make_video(VideoConfig.model_validate(config))
+    report = make_video(VideoConfig(**config))
     with av.open(str(path)) as video:
         images = [
             frame.to_ndarray(format="rgb24").astype(np.int16) for frame in video.decode(video=0)

@@ -5,10 +5,17 @@ from typing import Any
 
 import pytest
 
-from urbandet_ray.config import InferConfig
-from urbandet_ray.errors import ConfigError, ModelError
+from urbandet_ray.config import InferConfig, ModelConfig
+from urbandet_ray.errors import ModelError
+from urbandet_ray.inference import preparation
 from urbandet_ray.inference.job import InferJob
-from urbandet_ray.inference.preparation import detector_loader, device_of, make_job, make_manifest
+from urbandet_ray.inference.preparation import (
+    detector_loader,
+    device_of,
+    look_at_model,
+    make_job,
+    make_manifest,
+)
 from urbandet_ray.labels import STREET_LABELS
 from urbandet_ray.models.network.facts import NetworkFacts, Resizing, write_facts
 from urbandet_ray.runs.manifest import InferenceManifest
@@ -48,15 +55,6 @@ def test_frames_are_decoded_down_to_the_networks_input(network: str) -> None:
     assert job_of(config_of(network, reduced_decode=False)).least_wh is None
 
 
-@pytest.mark.parametrize(
-    "settings", [{"draw": {"enabled": True}}, {"tiles": {"rows": 2, "columns": 2}}], ids=str
-)
-def test_what_needs_whole_frames_is_refused(network: str, settings: dict[str, Any]) -> None:
-    """Drawing and tiles need the pixels that a reduced decode leaves out."""
-    with pytest.raises(ConfigError, match="reduced_decode goes with neither drawing nor tiles"):
-        job_of(config_of(network, **settings))
-
-
 def test_a_model_that_does_not_tell_its_size_is_refused() -> None:
     """A reduced decode has to know how small it may be."""
     with pytest.raises(ModelError, match="shipped does not tell its input's size: reduced_decode"):
@@ -74,3 +72,17 @@ def test_a_run_is_not_resumed_at_another_size() -> None:
     assert "reduced_decode" not in off.settings
     assert on.settings == off.settings | {"reduced_decode": True}
     assert on.fingerprint["settings"] != off.fingerprint["settings"]
+
+
+def test_a_model_is_looked_at_without_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the run starts there may be no GPU; the actors, which have one, are not told so."""
+    seen = []
+
+    def load(model: ModelConfig, *_: object, device: str) -> None:
+        seen.append((model.compiler, device))
+
+    monkeypatch.setattr(preparation, "load_detector", load)
+    config = InferConfig(input="a", output="b", model={"compiler": "tensorrt"}, actors={"gpus": 1})
+    look_at_model(config, Storage(), STREET_LABELS)
+    detector_loader(config, "gpu", Storage(), STREET_LABELS)()
+    assert seen == [(None, "cpu"), ("tensorrt", "gpu")]

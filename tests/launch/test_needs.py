@@ -127,7 +127,11 @@ def test_what_runs_read_and_write() -> None:
     score = EvalConfig(run="s3://b/run", truth="s3://b/data")
     assert [(one.key, one.write) for one in places_of(score)] == [("truth", False), ("run", True)]
     tune = {"checkpoint": "s3://b/m/ckpt-0", "labels": "s3://b/m/classes.txt"}
-    tuned = TrainConfig(output="s3://b/run", fine_tune={**tune, "mapping": "s3://b/m/map.yaml"})
+    tuned = TrainConfig(
+        output="s3://b/run",
+        pipeline="efficientdet_d1_640",
+        fine_tune={**tune, "mapping": "s3://b/m/map.yaml"},
+    )
     assert [(one.key, one.checkpoint) for one in places_of(tuned)] == [
         ("fine_tune.labels", False),
         ("fine_tune.mapping", False),

@@ -116,7 +116,9 @@ def test_a_key_in_the_yaml_is_refused(tmp_path: Path) -> None:
 
 def test_a_key_in_a_list_of_the_yaml_is_refused(tmp_path: Path) -> None:
     """As deep as it may lie."""
-    (tmp_path / "run.yaml").write_text(f"output: b\nfreeze: [FeatureExtractor, {AWS_SECRET}]\n")
+    (tmp_path / "run.yaml").write_text(
+        f"output: b\npipeline: c\nfreeze: [FeatureExtractor, {AWS_SECRET}]\n"
+    )
     order = Order("train", "run.yaml", (), tmp_path)
     with pytest.raises(ConfigError, match="freeze holds what looks like an AWS secret key"):
         check_secrets(order, order.config(), {})

@@ -244,20 +244,6 @@ def test_a_wrong_model_name_is_told_before_anything_starts(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("precision", "bfloat16"), ("batch_norm.mode", "freeze")]
-)
-def test_settings_that_a_model_of_your_own_would_not_hear_of_are_refused(
-    records: Path, tmp_path: Path, key: str, value: str
-) -> None:
-    """They are edits of a pipeline.config, which it has not."""
-    from urbandet_ray.training.planning import plan_run
-
-    config = load_config(TrainConfig, None, settings(records, tmp_path / "run", **{key: value}))
-    with pytest.raises(ConfigError, match=rf"^{key} cannot be set for a model of your own"):
-        plan_run(config, Storage())
-
-
 def test_the_seed_decides_the_first_weights(records: Path, tmp_path: Path) -> None:
     """The same seed the same weights, another seed others."""
     from urbandet_ray.training.building import build

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from urbandet_ray.config import TrainConfig, load_config
-from urbandet_ray.errors import ConfigError, NotFoundError
+from urbandet_ray.errors import NotFoundError
 from urbandet_ray.storage import Storage
 from urbandet_ray.training.doctor.planned_run import examine_plan
 from urbandet_ray.training.planning import find_checkpoint, plan_run
@@ -63,25 +63,6 @@ def test_what_the_run_does_not_take_from_the_file_is_no_finding(
 
     assert "schedule-longer-than-run" in codes(**{"schedule.kind": "config"})
     assert "schedule-longer-than-run" not in codes()
-
-
-@pytest.mark.parametrize("both", [{}, {"pipeline": "x.config", "model": "package.module:build"}])
-def test_a_run_trains_one_model(tmp_path: Path, both: dict[str, str]) -> None:
-    """A pipeline.config or a model of one's own, neither both nor none."""
-    with pytest.raises(ConfigError, match=r"either a pipeline\.config .* or a model of your own"):
-        plan_run(config_of(tmp_path, **both), Storage())
-
-
-def test_a_model_of_your_own_needs_what_a_pipeline_config_would_say(
-    tmp_path: Path, data: Path
-) -> None:
-    """All that is missing is named at once."""
-    config = config_of(tmp_path, model="package.module:build", data=str(data))
-    with pytest.raises(
-        ConfigError,
-        match=r"set steps, batch\.per_worker, schedule\.rate, optimizer\.kind, augmentation",
-    ):
-        plan_run(config, Storage())
 
 
 def test_an_unknown_pipeline_names_what_there_is(tmp_path: Path) -> None:

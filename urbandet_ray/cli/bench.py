@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -70,7 +71,7 @@ def bench(
     from urbandet_ray.config import InferConfig
 
     values = (
-        given(input=data, output="-", labels=labels, backend=backend, draw__enabled=draw)
+        given(input=data, output=os.devnull, labels=labels, backend=backend, draw__enabled=draw)
         | given(model__labels=model_labels, model__mapping=mapping)
         | given(actors__min=actors, actors__gpus=gpus)
         | s3_values(s3_endpoint, s3_region, s3_anonymous)

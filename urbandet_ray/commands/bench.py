@@ -28,6 +28,7 @@ from urbandet_ray.inference.pipeline import RunResult, run_inference
 from urbandet_ray.inference.preparation import (
     detector_loader,
     device_of,
+    look_at_model,
     make_job,
     make_manifest,
     with_absolute_places,
@@ -203,8 +204,8 @@ class _ModelRun:
         self._batch_size = config.batch_size or 1
         if config.backend == "auto":
             candidates(config.model.uri, self._storage)
-        else:  # a model that does not fit says so here; GPUs may be elsewhere
-            looked_at = detector_loader(config, "cpu", self._storage, self._labels)()
+        else:
+            looked_at = look_at_model(config, self._storage, self._labels)
             self._batch_size = config.batch_size or looked_at.batch_size
         self._paces: list[float] = []
         self._warm: list[ShardSummary] = []

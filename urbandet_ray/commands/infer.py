@@ -8,13 +8,13 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
 from urbandet_ray.config import InferConfig
-from urbandet_ray.errors import ConfigError
 from urbandet_ray.inference.backend_choice import choose_backend, keep_choice
 from urbandet_ray.inference.job import InferJob, ShardSummary
 from urbandet_ray.inference.pipeline import RunResult, run_inference
 from urbandet_ray.inference.preparation import (
     detector_loader,
     device_of,
+    look_at_model,
     make_job,
     make_manifest,
     with_absolute_places,
@@ -92,7 +92,8 @@ def infer(
         UrbandetError: what is wrong, and what to do.
     """
     config = with_absolute_places(config)
-    _check(config)
+    if config.track.enabled:
+        tracker_version()  # refuses where there is none
     storage = Storage(config.storage)
     labels = read_labels(config.labels, storage)
     sources = list_sources(config.input, storage)
@@ -105,8 +106,7 @@ def infer(
         say(f"{config.model.uri} runs on the CPU alone: the GPUs that its actors hold stay idle")
     manifest = make_manifest(config, storage, labels, sources)
     load = detector_loader(config, device, storage, labels)
-    # a model that does not fit should say so before a cluster is started; GPUs may be there alone
-    detector = detector_loader(config, "cpu", storage, labels)()
+    detector = look_at_model(config, storage, labels)
     job = make_job(config, storage, labels, load)
     folder = job.folder()
     with WriterLock(storage, folder.path(LOCK_NAME), "urbandet infer") as lock:
@@ -124,22 +124,6 @@ def infer(
         tracks = _finish(config, job, lock.check)
         _record_attempt(folder, result)
     return _report(config, result, tracks)
-
-
-def _check(config: InferConfig) -> None:
-    """What can be known to fail before anything is read.
-
-    Raises:
-        ConfigError: the output is within the input.
-        MissingExtraError: there is no tracker.
-    """
-    if config.output.startswith(config.input.rstrip("/") + "/"):
-        raise ConfigError(
-            f"the output {config.output} lies inside the input {config.input} and would become "
-            "part of it: choose a run folder beside it"
-        )
-    if config.track.enabled:
-        tracker_version()
 
 
 def _finish(config: InferConfig, job: InferJob, check: Callable[[], None]) -> TrackReport | None:

@@ -282,7 +282,7 @@ def _without_checkpoint(config: TrainConfig) -> TrainConfig:
     """The channel says what to start from."""
     tree = config.model_dump(mode="json", exclude_unset=True)
     tree.get("fine_tune", {}).pop("checkpoint", None)
-    return TrainConfig.model_validate(tree)
+    return TrainConfig(**tree)
 
 
 def _files_to_bring(config: TrainConfig) -> tuple[TrainConfig, list[Path]]:
@@ -314,4 +314,4 @@ def _files_to_bring(config: TrainConfig) -> tuple[TrainConfig, list[Path]]:
     for key, given in named.items():
         if given and not is_remote(given):
             raise ConfigError(f"{key} is {given}: copy it to S3 and give its s3:// place")
-    return TrainConfig.model_validate(tree), files
+    return TrainConfig(**tree), files

@@ -13,6 +13,7 @@ from urbandet_ray.config.sections import (
     Share,
     StorageConfig,
 )
+from urbandet_ray.uris import absolute_uri
 
 
 class NmsConfig(Section):
@@ -118,6 +119,15 @@ class ActorConfig(Section):
     """Threads an actor draws, encodes and writes with; None is 0 on a CPU, 4 on a GPU, and at
     least 4 where the output is s3://, to hide its latency."""
 
+    @model_validator(mode="after")
+    def _min_up_to_max(self) -> Self:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(
+                f"min is {self.min}, above max {self.max}: the pool starts with min actors and "
+                "grows up to max; give a max of at least min, or leave it out"
+            )
+        return self
+
 
 class TrackConfig(Section):
     """How detections become tracks. The defaults are for 10 frames a second."""
@@ -191,6 +201,34 @@ class InferConfig(Section):
     ray: RayConfig = RayConfig()
     storage: StorageConfig = StorageConfig()
 
+    @model_validator(mode="after")
+    def _output_beside_input(self) -> Self:
+        data, run = absolute_uri(self.input), absolute_uri(self.output)
+        if run.startswith(data.rstrip("/") + "/"):
+            raise ValueError(
+                f"the output {self.output} lies inside the input {self.input} and would become "
+                "part of it: choose a run folder beside it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_frames_where_needed(self) -> Self:
+        if self.reduced_decode and (self.draw.enabled or self.tiles.is_on):
+            raise ValueError(
+                "reduced_decode goes with neither drawing nor tiles, which need whole frames: give "
+                "--no-draw (urbandet video draws later), or leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _gpus_for_tensorrt(self) -> Self:
+        if self.model.compiler == "tensorrt" and not self.actors.gpus:
+            raise ValueError(
+                "model.compiler is tensorrt, which compiles for GPUs, and actors.gpus is 0: set "
+                "actors.gpus, or leave model.compiler out"
+            )
+        return self
+
 
 class EvalConfig(Section):
     """`urbandet eval`, jobs/evaluate.py."""
@@ -228,3 +266,12 @@ class VideoConfig(Section):
     tracks: bool = False
     """Show each track's number and its trail; the run needs `urbandet track` first."""
     storage: StorageConfig = StorageConfig()
+
+    @model_validator(mode="after")
+    def _tracks_are_drawn_anew(self) -> Self:
+        if self.tracks and self.source == "frames":
+            raise ValueError(
+                "source is frames, and the run's annotated frames were drawn before it had tracks: "
+                "leave out source=frames, so that they are drawn anew from the run's input"
+            )
+        return self

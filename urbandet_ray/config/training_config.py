@@ -1,8 +1,8 @@
 """The config of a training run: `urbandet train`, jobs/train.py."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from urbandet_ray.config.sections import Count, Positive, RayConfig, Section, Share, StorageConfig
 
@@ -27,6 +27,15 @@ class WorkersConfig(Section):
     """The first worker, who writes the run folder, runs on the node that the run was started on:
     for a local run folder that other nodes do not see."""
 
+    @model_validator(mode="after")
+    def _min_up_to_count(self) -> Self:
+        if self.min is not None and self.min > self.count:
+            raise ValueError(
+                f"min is {self.min}, above count {self.count}: a training starts with count "
+                "workers and goes on with min where some are lost; give a min of at most count"
+            )
+        return self
+
 
 class BatchConfig(Section):
     """Images of an optimizer step: per_worker x accumulate x workers."""
@@ -46,7 +55,7 @@ class ScheduleConfig(Section):
     """Sized to the run, whatever its length; `config` takes the pipeline.config's to the letter."""
     rate: Rate | None = None
     """Highest rate; None is the pipeline.config's."""
-    warmup_share: Share = 0.05
+    warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share of the run in which the rate rises to its highest."""
     final_share: Share = 0.01
     """Rate at the end (cosine, exponential, one_cycle, restarts) as a share of the highest."""
@@ -58,6 +67,19 @@ class ScheduleConfig(Section):
     """Descents of `restarts`."""
     patience: Positive = 3
     """Evaluations without a better mAP before `plateau` lowers the rate."""
+
+    @model_validator(mode="after")
+    def _milestones_rise(self) -> Self:
+        if list(self.milestones) != sorted(self.milestones):
+            shown = ", ".join(f"{one:g}" for one in self.milestones)
+            raise ValueError(f"milestones are {shown}: they have to rise, as in 0.6, 0.85")
+        return self
+
+    @model_validator(mode="after")
+    def _end_that_is_reached(self) -> Self:
+        if self.kind == "exponential" and not self.final_share:
+            raise ValueError("final_share is 0, which an exponential never reaches: 0.01 is usual")
+        return self
 
 
 class OptimizerConfig(Section):
@@ -154,6 +176,15 @@ class PruneConfig(Section):
     end: Share = 0.7
     """Where in the run the full sparsity is reached; the rest fine-tunes."""
 
+    @model_validator(mode="after")
+    def _begin_before_end(self) -> Self:
+        if self.sparsity and (self.begin > self.end or self.begin == 1):
+            raise ValueError(
+                f"begin is {self.begin:g} and end {self.end:g}: pruning begins before its end, and "
+                "before the run's; begin has to be below end, and below 1"
+            )
+        return self
+
 
 class TrainConfig(Section):
     """`urbandet train`, jobs/train.py."""
@@ -200,3 +231,41 @@ class TrainConfig(Section):
     prune: PruneConfig = PruneConfig()
     ray: RayConfig = RayConfig()
     storage: StorageConfig = StorageConfig()
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Self:
+        if (self.pipeline is None) == (self.model is None):
+            raise ValueError(
+                "a run trains either a pipeline.config (pipeline: FILE or one of configs/models) "
+                "or a model of your own (model: my_package.module:build); set one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_a_model_of_your_own_needs(self) -> Self:
+        if self.model is None or self.pipeline is not None:
+            return self
+        missing = {
+            "data": self.data is None,
+            "steps": self.steps is None,
+            "batch.per_worker": self.batch.per_worker is None,
+            "schedule.rate": self.schedule.rate is None,
+            "optimizer.kind": self.optimizer.kind == "config",
+            "schedule.kind": self.schedule.kind == "config",
+            "augmentation.preset": self.augmentation.preset == "config",
+        }
+        if any(missing.values()):
+            raise ValueError(
+                "a model of your own has no pipeline.config to take defaults from: set "
+                f"{', '.join(key for key in missing if missing[key])}"
+            )
+        unheard = {
+            "precision": self.precision != "float32",
+            "batch_norm.mode": self.batch_norm.mode != "train",
+        }
+        if any(unheard.values()):
+            raise ValueError(
+                f"{' and '.join(key for key in unheard if unheard[key])} cannot be set for a model "
+                "of your own, which decides that itself: leave it out"
+            )
+        return self

@@ -17,7 +17,7 @@ from urbandet_ray.errors import ConfigError, NotFoundError, StorageError
 from urbandet_ray.json_files import read_value, to_json
 from urbandet_ray.models.network.facts import Precision
 from urbandet_ray.storage import Storage, join_uri
-from urbandet_ray.storage.uris import parse_uri
+from urbandet_ray.uris import parse_uri
 
 _MARKER, _UNFINISHED = "export.json", "export.unfinished"
 

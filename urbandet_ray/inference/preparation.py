@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from urbandet_ray.config import InferConfig
-from urbandet_ray.errors import ConfigError
 from urbandet_ray.inference.job import InferJob
 from urbandet_ray.json_files import digest
 from urbandet_ray.labels import LabelMap
@@ -73,13 +72,27 @@ def detector_loader(
     )
 
 
+def look_at_model(config: InferConfig, storage: Storage, labels: LabelMap) -> Detector:
+    """Load the model in this process: one that does not fit says so before a cluster is started.
+
+    On the CPU, as GPUs may be on the cluster alone; so what TensorRT would compile is not compiled.
+
+    Raises:
+        ModelError, LabelError, MissingExtraError: why it cannot be used.
+    """
+    model = config.model
+    if model.compiler == "tensorrt":
+        config = config.model_copy(update={"model": model.model_copy(update={"compiler": None})})
+    return detector_loader(config, "cpu", storage, labels)()
+
+
 def make_job(
     config: InferConfig, storage: Storage, labels: LabelMap, load: Callable[[], Detector]
 ) -> InferJob:
     """What readers and actors need to know about the run.
 
     Raises:
-        ConfigError, ModelError: reduced_decode with drawing, tiles or a model that is no network.
+        ModelError: reduced_decode with a model that is no network.
     """
     return InferJob(config, storage, load, labels, _least_wh(config, storage))
 
@@ -87,11 +100,6 @@ def make_job(
 def _least_wh(config: InferConfig, storage: Storage) -> tuple[int, int] | None:
     if not config.reduced_decode:
         return None
-    if config.draw.enabled or config.tiles.is_on:
-        raise ConfigError(
-            "reduced_decode goes with neither drawing nor tiles, which need whole frames: give "
-            "--no-draw (urbandet video draws later), or leave it out"
-        )
     return input_wh(config.model, storage)
 
 

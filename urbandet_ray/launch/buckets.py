@@ -22,7 +22,7 @@ from urbandet_ray.launch.verdicts import Check, fail, ok, warn
 from urbandet_ray.storage import RetryPolicy, Storage, join_uri
 from urbandet_ray.storage.s3_client import Connection, connect
 from urbandet_ray.storage.s3_errors import session_error, translate
-from urbandet_ray.storage.uris import S3Location, has_glob, parse_uri, split_glob
+from urbandet_ray.uris import S3Location, has_glob, parse_uri, split_glob
 
 SKEW_MAX_S = 300
 """Signatures of a clock that is further off are refused."""

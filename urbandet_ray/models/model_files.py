@@ -12,7 +12,7 @@ from urbandet_ray.models.model_cache import cache_folder
 from urbandet_ray.models.network.facts import FACTS_NAME, is_network
 from urbandet_ray.models.shipped import SHIPPED_URI, shipped_model_path
 from urbandet_ray.storage import Storage, join_uri
-from urbandet_ray.storage.uris import parse_uri
+from urbandet_ray.uris import parse_uri
 
 EXPECTED = (
     "expected a .tflite detector with its post-process op, a folder that `urbandet export` wrote, "

@@ -24,7 +24,7 @@ from urbandet_ray.models.archives import unpack
 from urbandet_ray.models.model_cache import cache_folder
 from urbandet_ray.storage import Storage
 from urbandet_ray.storage.download import Progress, download, is_http
-from urbandet_ray.storage.uris import parse_uri
+from urbandet_ray.uris import parse_uri
 
 ZOO_URL = "http://download.tensorflow.org/models/object_detection/tf2"
 _TABLE = Path(__file__).with_name("zoo.json")

@@ -17,7 +17,7 @@ from urbandet_ray.records.readers import read_images, read_tfrecord, read_video
 from urbandet_ray.records.source import Record, Source, SourceKind
 from urbandet_ray.records.tfrecord import HEADER_BYTES, decompress, is_record_header
 from urbandet_ray.storage import FileInfo, Storage
-from urbandet_ray.storage.uris import S3Location, has_glob, parse_uri, split_glob
+from urbandet_ray.uris import S3Location, has_glob, parse_uri, split_glob
 
 __all__ = ["Record", "Source", "list_sources", "read_source", "spread"]
 

@@ -2,7 +2,7 @@
 
 from urbandet_ray.storage.files import Storage
 from urbandet_ray.storage.policy import FileInfo, RetryPolicy
-from urbandet_ray.storage.uris import absolute_uri, is_remote, join_uri
+from urbandet_ray.uris import absolute_uri, is_remote, join_uri
 
 __all__ = [
     "FileInfo",

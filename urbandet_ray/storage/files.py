@@ -12,7 +12,7 @@ from urbandet_ray.errors import NotFoundError
 from urbandet_ray.storage import local
 from urbandet_ray.storage.policy import FileInfo, RetryPolicy
 from urbandet_ray.storage.s3 import S3Files
-from urbandet_ray.storage.uris import S3Location, is_remote, join_uri, parse_uri
+from urbandet_ray.uris import S3Location, is_remote, join_uri, parse_uri
 
 __all__ = ["FileInfo", "RetryPolicy", "Storage", "is_remote", "join_uri"]
 

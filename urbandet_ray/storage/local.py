@@ -15,7 +15,7 @@ from typing import IO, BinaryIO
 
 from urbandet_ray.errors import AccessError, ConflictError, NotFoundError, StorageError
 from urbandet_ray.storage.policy import FileInfo
-from urbandet_ray.storage.uris import glob_regex, has_glob, split_glob
+from urbandet_ray.uris import glob_regex, has_glob, split_glob
 
 _COPY_BYTES = 1 << 20
 _TO_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC

@@ -23,7 +23,7 @@ from urbandet_ray.storage.s3_client import (
 )
 from urbandet_ray.storage.s3_errors import session_error, translated
 from urbandet_ray.storage.s3_reader import S3Reader
-from urbandet_ray.storage.uris import S3Location, glob_regex, has_glob, is_hidden, split_glob
+from urbandet_ray.uris import S3Location, glob_regex, has_glob, is_hidden, split_glob
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from urbandet_ray.errors import (
     UrbandetError,
 )
 from urbandet_ray.storage.s3_client import Connection, error_code, http_status
-from urbandet_ray.storage.uris import S3Location
+from urbandet_ray.uris import S3Location
 
 _DENIED = {"AccessDenied", "403", "Forbidden", "AllAccessDisabled", "AccountProblem"}
 _NO_SUCH = {"NoSuchBucket", "NoSuchKey", "404", "NotFound"}

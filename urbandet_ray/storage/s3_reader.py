@@ -9,7 +9,7 @@ from urbandet_ray.errors import StorageError
 from urbandet_ray.storage import s3_client
 from urbandet_ray.storage.s3_client import Connection
 from urbandet_ray.storage.s3_errors import translated
-from urbandet_ray.storage.uris import S3Location
+from urbandet_ray.uris import S3Location
 
 if TYPE_CHECKING:
     from collections.abc import Callable

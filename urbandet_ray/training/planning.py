@@ -28,15 +28,10 @@ def plan_run(config: TrainConfig, storage: Storage) -> TrainPlan:
     """Resolve a config: find its files and fill in its defaults.
 
     Raises:
-        ConfigError: the settings do not fit together, or the pipeline.config is none.
+        ConfigError: the pipeline.config is none, or says too little.
         NotFoundError: a file is not there.
         InputError: no records.
     """
-    if (config.pipeline is None) == (config.model is None):
-        raise ConfigError(
-            "a run trains either a pipeline.config (pipeline: FILE or one of configs/models) or a "
-            "model of your own (model: my_package.module:build); set one of them"
-        )
     data = read_data_folder(config.data, storage, config.labels) if config.data else None
     if config.pipeline is None:
         return _own_model_plan(config, data, storage)
@@ -103,7 +98,6 @@ def _plan(
 
 def _own_model_plan(config: TrainConfig, data: DataFolder | None, storage: Storage) -> TrainPlan:
     """A plan without a pipeline.config: the config has to say everything."""
-    _check_own_model(config)
     if data is None or data.labels is None:
         raise NotFoundError(
             f"{config.data} has no label_map.pbtxt, in which training finds the classes: put one "
@@ -131,34 +125,6 @@ def _own_model_plan(config: TrainConfig, data: DataFolder | None, storage: Stora
             fine_tune=find_checkpoint(start, storage) if start else None,
         )
     )
-
-
-def _check_own_model(config: TrainConfig) -> None:
-    """Refuse what is missing without a pipeline.config, and what nothing would come of."""
-    needed = {
-        "data": config.data,
-        "steps": config.steps,
-        "batch.per_worker": config.batch.per_worker,
-        "schedule.rate": config.schedule.rate,
-        "optimizer.kind": None if config.optimizer.kind == "config" else config.optimizer.kind,
-    }
-    missing = [key for key, value in needed.items() if value is None]
-    if missing or config.schedule.kind == "config" or config.augmentation.preset == "config":
-        missing += [] if config.schedule.kind != "config" else ["schedule.kind"]
-        missing += [] if config.augmentation.preset != "config" else ["augmentation.preset"]
-        raise ConfigError(
-            f"a model of your own has no pipeline.config to take defaults from: set "
-            f"{', '.join(missing)}"
-        )
-    unheard = {
-        "precision": config.precision != "float32",
-        "batch_norm.mode": config.batch_norm.mode != "train",
-    }
-    if any(unheard.values()):
-        raise ConfigError(
-            f"{' and '.join(key for key in unheard if unheard[key])} cannot be set for a model of "
-            "your own, which decides that itself: leave it out"
-        )
 
 
 def _with_periods(plan: TrainPlan) -> TrainPlan:

@@ -82,8 +82,12 @@ def _absolute(path: Path) -> Path:
 
 
 def absolute_uri(uri: str) -> str:
-    """The URI as a process with another working directory reads it: a local path made absolute."""
-    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+    """The URI as a process with another working directory reads it: a local path made absolute.
+
+    Raises:
+        StorageError: no home folder is known for its `~`.
+    """
+    return uri if "://" in uri else str(_absolute(Path(uri)))
 
 
 def is_remote(uri: str) -> bool:

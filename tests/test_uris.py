@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from urbandet_ray.errors import StorageError
 from urbandet_ray.storage import is_remote, join_uri
-from urbandet_ray.storage.uris import S3Location, glob_regex, parse_uri
+from urbandet_ray.uris import S3Location, glob_regex, parse_uri
 
 
 @pytest.mark.parametrize(
