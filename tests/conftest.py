@@ -6,14 +6,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from rays import OPEN, ray_head
+from waiting import wait_for
 
 from urbandet_ray.config import StorageConfig
 
@@ -25,8 +26,20 @@ settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files, trainings, come first: beside them a second process does the others."""
-    items.sort(key=lambda item: "training" not in item.path.parts)
+    """The longest files come first: begun last, one would run beside an idle process."""
+    costs_s: Counter[Path] = Counter()
+    for item in items:
+        costs_s[item.path] += _cost_s(item)
+    items.sort(key=lambda item: (-costs_s[item.path], item.path))
+
+
+def _cost_s(item: pytest.Item) -> float:
+    """About what a test takes, by its marks."""
+    marks = {mark.name for mark in item.iter_markers()}
+    for needed, cost_s in (({"ray", "train"}, 20), ({"ray"}, 6), ({"train"}, 2), ({"s3"}, 0.2)):
+        if needed <= marks:
+            return cost_s
+    return 0.05
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +51,27 @@ def realdata() -> Path:
     if not (folder / "waymo").is_dir():
         pytest.skip(f"no real data in {folder}; set URBANDET_REALDATA to a folder that has it")
     return folder
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def urbandet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command line in this process; exit code, output, error output."""
+    from urbandet_ray import cli
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["urbandet", *map(str, arguments)])
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as leave:
+            code = leave.code or 0
+        shown = capsys.readouterr()
+        return int(str(code)), shown.out, shown.err
+
+    return run
 
 
 _NO_OTHER_AWS = {
@@ -122,9 +156,9 @@ def ray_dashboard(aws_test_credentials: None) -> Iterator[str]:
 
 
 def _wait_for_url(process: "subprocess.Popen[bytes]", log: Path) -> str:
-    until = time.monotonic() + 60
-    while time.monotonic() < until and process.poll() is None:
-        if told := re.search(r"Running on (http://[\d.]+:\d+)", log.read_text()):
-            return told[1]
-        time.sleep(0.05)
-    raise RuntimeError(f"moto did not start: {log.read_text()}")
+    def told() -> re.Match[str] | None:
+        if process.poll() is not None:
+            raise RuntimeError(f"moto did not start: {log.read_text()}")
+        return re.search(r"Running on (http://[\d.]+:\d+)", log.read_text())
+
+    return str(wait_for(told, "moto to say where it runs")[1])

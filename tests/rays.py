@@ -4,11 +4,12 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from waiting import wait_for
 
 RAY = str(Path(sys.executable).parent / "ray")
 OPEN = {"RAY_AUTH_MODE": "disabled"}
@@ -60,12 +61,13 @@ def free_ports(count: int) -> list[int]:
 
 
 def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
-    until = time.monotonic() + 120
-    while time.monotonic() < until and process.poll() is None:
+    def listens() -> bool:
+        if process.poll() is not None:
+            raise RuntimeError(f"`ray start` ended before it listened at {port}")
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
-            time.sleep(0.2)
-        else:
-            return
-    raise RuntimeError(f"`ray start` did not come to listen at {port}")
+            return False
+        return True
+
+    wait_for(listens, f"`ray start` to listen at {port}")

@@ -1,33 +1,12 @@
 """The command line: help, and one clear message for every mistake."""
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import Run
 from drives import write_drive
 
-from urbandet_ray import cli
 from urbandet_ray.version import __version__
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def urbandet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line in this process; exit code, output, error output."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["urbandet", *map(str, arguments)])
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as leave:
-            code = leave.code or 0
-        shown = capsys.readouterr()
-        return int(str(code)), shown.out, shown.err
-
-    return run
 
 
 @pytest.fixture

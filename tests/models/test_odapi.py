@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import END_S
 
 from urbandet_ray.config import ModelConfig
 from urbandet_ray.errors import MissingExtraError, NotFoundError
@@ -47,7 +48,7 @@ def test_refuses_keras_3() -> None:
         "except RunError as error: print(error)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=END_S
     )
     assert re.search(
         r"imported earlier in this process with Keras 3, .*set TF_USE_LEGACY_KERAS=1 .*before",

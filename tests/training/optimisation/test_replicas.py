@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import pytest
+from waiting import END_S
 
 pytestmark = pytest.mark.train
 
@@ -17,6 +18,7 @@ SCRIPT = """
 import json
 import sys
 import numpy as np
+
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.training.optimisation.averaging import make_average
 from urbandet_ray.training.optimisation.batchnorm import reestimate
@@ -119,7 +121,7 @@ print("FACTS" + json.dumps(facts))
 def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What was seen in a process with two replicas."""
     command = [sys.executable, "-c", SCRIPT, str(tmp_path_factory.mktemp("replicas"))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=END_S, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.rpartition("FACTS")[2])
 
