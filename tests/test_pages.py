@@ -1,15 +1,17 @@
-"""The documentation: links, commands, paths, and the tutorial."""
+"""The documentation: links, commands, paths, the tutorial, and the map of the code."""
 
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from pages import DOCS, PAGES, REPOSITORY, blocks, commands, problems, read
 
 PACKAGE = REPOSITORY / "urbandet_ray"
+ARCHITECTURE = read("architecture.md")
 LINK = re.compile(r"(?<!\\)\[[^\]\n]*\]\(([^)\s]+)\)")
 LINES = 120
 CODE = ("console", "bash", "")
@@ -87,6 +89,50 @@ def test_every_page_is_on_the_map() -> None:
     map_ = read("README.md")
     pages = [path.relative_to(DOCS) for path in DOCS.rglob("*.md") if path != DOCS / "README.md"]
     assert [str(page) for page in pages if f"({page})" not in map_] == []
+
+
+def test_the_map_has_every_room_and_no_other() -> None:
+    """The table of rooms against the folders and modules of the package."""
+    table = ARCHITECTURE.partition("## The rooms")[2].partition("## ")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    told = {name.rstrip("/") for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+    rooms = {
+        path.name
+        for path in PACKAGE.iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert told == rooms - {"__init__.py"}
+
+
+def test_the_floors_are_those_of_the_import_contract() -> None:
+    """The picture of the floors has pyproject.toml's layers, top to bottom."""
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    picture = ARCHITECTURE.partition("## The rooms")[2].partition("| room |")[0]
+    floors = [
+        re.split(r"\s{2,}", line.strip())[0] for line in re.findall(r"^    .*$", picture, re.M)
+    ]
+    assert [set(floor.split(" | ")) for floor in floors] == [
+        set(one.split(" | ")) for one in layers
+    ]
+
+
+def test_the_way_of_a_frame_names_types_that_exist() -> None:
+    """Each with the file that defines it."""
+    way = ARCHITECTURE.partition("## The way of a frame")[2].partition("## ")[0]
+    steps = re.findall(r"\| `(\w+)` \| `([\w/.]+)` \|", way)
+    assert len(steps) >= 10
+    for kind, file in steps:
+        text = (PACKAGE / file).read_text(encoding="utf-8")
+        assert re.search(rf"^(class {kind}\b|{kind} = )", text, re.M), f"{kind} is not in {file}"
+
+
+def test_the_files_of_architecture_exist() -> None:
+    """Paths inside the package that the page names."""
+    named = set(re.findall(r"`([a-z_]+(?:/[a-z_]+)*\.py)`", ARCHITECTURE))
+    assert len(named) > 15
+    roots = (PACKAGE, REPOSITORY)
+    assert [one for one in named if not any((root / one).exists() for root in roots)] == []
 
 
 @pytest.mark.long

@@ -1,5 +1,6 @@
 """The reference pages: all of the code is in them, and nothing that the code does not have."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -7,9 +8,12 @@ from typing import Annotated
 import pytest
 import typer
 
+from urbandet_ray import errors
 from urbandet_ray.cli import app
 from urbandet_ray.cli.reference import commands_page, config_page, stale_pages, write_pages
 from urbandet_ray.config.sections import Section
+
+REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 
 
 def all_sections(kind: type[Section] = Section) -> Iterator[type[Section]]:
@@ -17,6 +21,12 @@ def all_sections(kind: type[Section] = Section) -> Iterator[type[Section]]:
     for child in kind.__subclasses__():
         yield child
         yield from all_sections(child)
+
+
+def test_the_pages_say_what_the_code_says() -> None:
+    """`make docs` was run after the last change of an option or a key."""
+    stale = [page.name for page in stale_pages(REFERENCE, app)]
+    assert stale == [], f"{stale} in docs/reference are stale: run `make docs` and commit them"
 
 
 @pytest.mark.parametrize("page", ["commands.md", "config.md"])
@@ -76,3 +86,11 @@ def test_every_key_of_every_section_is_there() -> None:
             nested = isinstance(field.annotation, type) and issubclass(field.annotation, Section)
             assert named, f"{section.__name__}.{key} is not in the page"
             assert nested or field.description, f"{section.__name__}.{key} has no docstring"
+
+
+def test_every_error_is_on_its_page() -> None:
+    """errors.md has the tree of errors.py."""
+    text = (REFERENCE / "errors.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"^\| `(\w+)`", text, re.M))
+    kinds = vars(errors).values()
+    assert told == {one.__name__ for one in kinds if isinstance(one, type)}

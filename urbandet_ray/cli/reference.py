@@ -38,7 +38,10 @@ def commands_page(app: typer.Typer) -> str:
         "A square bracket in a usage line marks what may be left out.",
         "Exit codes are in [errors.md](errors.md). Keys for `--set` are in [config.md](config.md).",
     ]
-    for name, command in _walk("urbandet", root):
+    found = list(_walk("urbandet", root))
+    lines += ["", "| command | what it does |", "|---|---|"]
+    lines += [_row(f"[{name}](#{name.replace(' ', '-')})", _short(one)) for name, one in found]
+    for name, command in found:
         lines += ["", f"## {name}", "", *_command(name, command)]
     return "\n".join(lines) + "\n"
 
@@ -96,6 +99,11 @@ def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
             yield from _walk(full, child)
         else:
             yield full, child
+
+
+def _short(command: Any) -> str:
+    """The first line of its help."""
+    return _text((command.help or "").partition("\n\n")[0])
 
 
 def _command(name: str, command: Any) -> Iterator[str]:
