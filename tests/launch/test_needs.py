@@ -12,6 +12,7 @@ from urbandet_ray.config import (
     ActorConfig,
     EvalConfig,
     InferConfig,
+    StorageConfig,
     TrainConfig,
     VideoConfig,
     WorkersConfig,
@@ -27,6 +28,7 @@ from urbandet_ray.launch.needs import (
     processes_of,
     results_of,
 )
+from urbandet_ray.launch.nodes import look_here
 from urbandet_ray.launch.order import Order
 from urbandet_ray.launch.room import NodeKind, check_room
 from urbandet_ray.launch.verdicts import fail, ok
@@ -155,3 +157,16 @@ def test_actors_without_a_gpu_to_wait_for_fail_the_check(tmp_path: Path) -> None
         )
         in checks
     )
+
+
+@pytest.mark.parametrize(("asked", "cores"), [(None, 3), (5, 5)])
+def test_this_machine_has_the_cores_that_its_ray_would_have(
+    monkeypatch: pytest.MonkeyPatch, asked: int | None, cores: int
+) -> None:
+    """In a container fewer than the machine's: Ray counts what it is allowed."""
+    monkeypatch.setattr("ray._private.utils.get_num_cpus", lambda **_: 3)
+    config = InferConfig(input="a", output="b")
+    here = look_here(asked, 256, [], StorageConfig())
+    need = processes_of(config, [here.resources])
+    assert need is not None
+    assert (here.resources["CPU"], need.least) == (cores, cores)

@@ -144,11 +144,18 @@ def look_here(
     options: StorageConfig,
     **more: Any,
 ) -> NodeFacts:
-    """Facts of this machine, as the Ray that a run would start on it offers it."""
+    """Facts of this machine, as the Ray that a run would start on it offers it.
+
+    Args:
+        cpus: of that Ray; None is as many as Ray itself would count, within the limits of a
+            container.
+    """
+    from ray._private.utils import get_num_cpus
+
     found = look("this machine", {}, places, options, **more)
     gpus = len(found.gpu.names) if found.gpu is not None else 0
     resources = {
-        "CPU": float(cpus or os.cpu_count() or 1),
+        "CPU": float(cpus or get_num_cpus(override_docker_cpu_warning=True)),
         "GPU": float(gpus),
         "object_store_memory": float(object_store_mb << 20),
     }
