@@ -69,8 +69,9 @@ def _expected(message: str) -> str:
     told = told.removeprefix("a valid ").removeprefix("an instance of ")
     if told.startswith(("dictionary", "object", "mapping")) or "dataclass" in message.lower():
         return "an object"
-    article = "an" if told[:1] in "aeiou" else "a"
-    return f"{article} {told}" if " " not in told else told
+    if " " in told or not told[:1].isalpha():
+        return told
+    return f"{'an' if told[0] in 'aeiou' else 'a'} {told}"
 
 
 def _short(value: Any) -> str:
