@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ try:
         workers={"count": 2, "max_failures": 0, "first_here": sys.argv[2] == "first here"},
     )
     plan = TrainPlan(
-        run_uri=config.output, storage=Storage(), config=config, pipeline=None,
+        run_uri=config.output, storage=Storage(), config=config, pipeline=None, data=None,
         labels=STREET_LABELS, train=(), val=(), steps=1, batch_size=1, evaluate_every=1,
         checkpoint_every=1, clip_norm=0.0, fine_tune=None,
     )
@@ -72,15 +73,16 @@ def test_two_workers_start_on_nodes_of_4_and_16_cores(
         "RAY_USAGE_STATS_ENABLED": "0",
         "TF_USE_LEGACY_KERAS": "1",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "run"), place],
-        cwd=REPOSITORY,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=400,
-    )
+    with tempfile.TemporaryDirectory(prefix="ray-") as own:  # short, as paths of sockets have to be
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT, str(tmp_path / "run"), place],
+            cwd=REPOSITORY,
+            env=env | {"RAY_TMPDIR": own},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=400,
+        )
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
     workers = sorted((one["rank"], one["world"], one["cpus"]) for one in told)
