@@ -65,6 +65,38 @@ def test_what_the_run_does_not_take_from_the_file_is_no_finding(
     assert "schedule-longer-than-run" not in codes()
 
 
+def test_a_tuned_rate_in_the_file_is_the_run_s(tmp_path: Path, pipeline: Path) -> None:
+    """The line at the start of the run names the line of the file, however much is filled in."""
+    plan = plan_run(config_of(tmp_path, pipeline=str(pipeline)), Storage())
+    rows = pipeline.read_text().split("\n")
+    (line,) = [n for n, row in enumerate(rows, 1) if "learning_rate_base" in row]
+    assert plan.rate.highest(8) == pytest.approx(0.00125)
+    assert f"{pipeline}:{line} (learning_rate_base)" in plan.rate.told(8)
+
+
+@pytest.mark.parametrize(
+    ("rate", "settings", "found"),
+    [
+        ("0.08", {}, "error"),
+        ("0.05", {}, "warning"),
+        ("0.08", {"schedule.rate": 0.001}, None),
+        ("0.08", {"optimizer.kind": "adam"}, None),
+    ],
+)
+def test_a_rate_far_from_the_reference_is_found_where_it_is_taken(
+    tmp_path: Path, pipeline: Path, rate: str, settings: dict[str, object], found: str | None
+) -> None:
+    """A stock rate for 128 images stops a run of 2; one that somebody chose is warned of."""
+    pipeline.write_text(pipeline.read_text().replace("base: 0.00125", f"base: {rate}"))
+    findings = examine_plan(
+        plan_run(config_of(tmp_path, pipeline=str(pipeline), **settings), Storage())
+    )
+    told = {one.code: one for one in findings}.get("learning-rate-high")
+    assert (told and told.severity) == found
+    if told:
+        assert told.fix.endswith("or schedule.rate=0.00125 in a run config")
+
+
 def test_an_unknown_pipeline_names_what_there_is(tmp_path: Path) -> None:
     """The configs that come with the package."""
     with pytest.raises(NotFoundError, match=r"no pipeline\.config nonsense.*efficientdet_d1_640"):

@@ -84,9 +84,8 @@ def train(
             return _report(plan, resumed=True)
         _write_settings(plan, findings, storage)
         data = plan.data.to_text() if plan.data else None
-        on_notice(
-            {"kind": "plan", "steps": plan.steps, "images": _images_a_step(plan), "data": data}
-        )
+        images = plan.images_a_step(config.workers.count)
+        on_notice({"kind": "plan", "steps": plan.steps, "images": images, "data": data})
 
         def watch(notice: dict[str, Any]) -> None:
             lock.check()
@@ -153,10 +152,6 @@ def _write_settings(plan: TrainPlan, findings: tuple[Finding, ...], storage: Sto
     storage.write_bytes(plan.path(LABELS_NAME), plan.labels.to_pbtxt().encode())
     storage.write_bytes(plan.path("config.json"), to_json(plan.config.model_dump(mode="json")))
     storage.write_bytes(plan.path("doctor.json"), to_json([one.to_dict() for one in findings]))
-
-
-def _images_a_step(plan: TrainPlan) -> int:
-    return plan.batch_size * plan.config.batch.accumulate * plan.config.workers.count
 
 
 def _report(plan: TrainPlan, resumed: bool) -> TrainReport:

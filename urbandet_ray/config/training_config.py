@@ -54,7 +54,10 @@ class ScheduleConfig(Section):
     ] = "cosine"
     """Sized to the run, whatever its length; `config` takes the pipeline.config's to the letter."""
     rate: Rate | None = None
-    """Highest rate; None is the pipeline.config's."""
+    """Highest rate, as it stands for whatever batch. None is the highest that the pipeline.config
+    states, as it stands too; where it states none, or is another optimizer's than optimizer.kind,
+    the one that the OD API's tuned configs imply for the optimizer and the images of a step. Each
+    run says at its start which rate it takes and from where. Not used by kind `config`."""
     warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share of the run in which the rate rises to its highest."""
     final_share: Share = 0.01

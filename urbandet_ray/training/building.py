@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from urbandet_ray.config.training_config import TrainConfig
 from urbandet_ray.errors import ConfigError, ModelError, first_line
 from urbandet_ray.label_files import MAPPING_FORM, read_label_text
 from urbandet_ray.models.classes import builtin_mapping_text, coco_labels, parse_model_labels
 from urbandet_ray.models.classes import read_mapping as parse_mapping
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.storage import Storage, is_remote
-from urbandet_ray.training.doctor.schedule import reference_rate
 from urbandet_ray.training.finetune import restore_for_finetuning
 from urbandet_ray.training.model import TrainableModel
 from urbandet_ray.training.odapi_model import OdApiModel
@@ -133,19 +131,13 @@ def _make_optimizer(plan: TrainPlan) -> Any:
 
 
 def build_schedule(plan: TrainPlan, world: int) -> Schedule:
-    """The learning rate by step; without a rate of its own, the one the OD API's tuned configs
-    imply for the optimizer and the global batch."""
+    """The learning rate by step: the plan's highest rate on a schedule that is sized to the run."""
     given = plan.config.schedule
-    message = plan.pipeline_message()
     if given.kind == "config":
-        return config_schedule(message)
-    rate = given.rate
-    if rate is None:
-        images = plan.batch_size * plan.config.batch.accumulate * world
-        rate = reference_rate(_optimizer_kind(plan.config, message), images)
+        return config_schedule(plan.pipeline_message())
     return make_schedule(
         "constant" if given.kind == "plateau" else given.kind,
-        rate,
+        plan.rate.highest(plan.images_a_step(world)),
         plan.steps,
         given.warmup_share,
         final_share=given.final_share,
@@ -153,14 +145,6 @@ def build_schedule(plan: TrainPlan, world: int) -> Schedule:
         factor=given.factor,
         cycles=given.cycles,
     )
-
-
-def _optimizer_kind(config: TrainConfig, message: Any) -> str:
-    """Its name in the OD API."""
-    named = {"momentum": "momentum_optimizer", "rmsprop": "rms_prop_optimizer"}
-    if config.optimizer.kind == "config":
-        return str(message.train_config.optimizer.WhichOneof("optimizer"))
-    return named.get(config.optimizer.kind, "adam_optimizer")
 
 
 def start_weights(plan: TrainPlan, model: TrainableModel, scratch: Path) -> str:

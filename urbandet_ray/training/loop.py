@@ -32,7 +32,7 @@ def train(plan: TrainPlan, place: Place) -> None:
         UrbandetError: whatever else a person has to mend.
     """
     worker = Worker(plan, place)
-    meter = Meter(plan.batch_size * plan.config.batch.accumulate * place.world)
+    meter = Meter(plan.images_a_step(place.world))
     unread: tuple[int, StepResult] | None = None
     try:
         while worker.step < plan.steps and not worker.judgement.early.should_stop:

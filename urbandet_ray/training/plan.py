@@ -11,6 +11,7 @@ from urbandet_ray.models.pipeline_config import PipelineConfig
 from urbandet_ray.records.data_folder import DataFolder
 from urbandet_ray.records.source import Source
 from urbandet_ray.storage import Storage, join_uri
+from urbandet_ray.training.optimisation.rates import PlannedRate
 
 PIPELINE_NAME, LABELS_NAME, DONE_NAME = "pipeline.config", "label_map.pbtxt", "result.json"
 
@@ -29,6 +30,7 @@ class TrainPlan:
         steps: optimizer steps of the whole run.
         batch_size: images a worker computes at a time.
         evaluate_every, checkpoint_every: steps.
+        rate: the highest learning rate, and where it comes from.
         clip_norm: gradients are scaled down to this global norm; 0 is off.
         fine_tune: prefix of the checkpoint to start from, local or s3://; None is random weights.
     """
@@ -45,6 +47,7 @@ class TrainPlan:
     batch_size: int
     evaluate_every: int
     checkpoint_every: int
+    rate: PlannedRate
     clip_norm: float
     fine_tune: str | None
 
@@ -52,6 +55,10 @@ class TrainPlan:
     def num_classes(self) -> int:
         """Highest class id."""
         return max(self.labels.names)
+
+    def images_a_step(self, workers: int) -> int:
+        """Images of one optimizer step."""
+        return self.batch_size * self.config.batch.accumulate * workers
 
     def path(self, *parts: str) -> str:
         """URI of a file in the run folder."""

@@ -18,6 +18,7 @@ from urbandet_ray.records.source import Source
 from urbandet_ray.storage import Storage, join_uri
 from urbandet_ray.training.building import find_model_builder
 from urbandet_ray.training.optimisation.batchnorm import set_mode
+from urbandet_ray.training.optimisation.rates import plan_rate
 from urbandet_ray.training.plan import TrainPlan
 
 _EVALUATIONS, _CHECKPOINTS = 10, 20
@@ -90,6 +91,7 @@ def _plan(
             batch_size=int(train.batch_size),
             evaluate_every=0,
             checkpoint_every=0,
+            rate=plan_rate(config, pipeline),
             clip_norm=float(train.gradient_clipping_by_norm) if clip is None else clip,
             fine_tune=train.fine_tune_checkpoint or None,
         )
@@ -121,6 +123,7 @@ def _own_model_plan(config: TrainConfig, data: DataFolder | None, storage: Stora
             batch_size=config.batch.per_worker or 0,
             evaluate_every=0,
             checkpoint_every=0,
+            rate=plan_rate(config, None),
             clip_norm=config.optimizer.clip_norm or 0.0,
             fine_tune=find_checkpoint(start, storage) if start else None,
         )

@@ -254,6 +254,7 @@ class Worker:
         if place.rank == 0:
             board = self._open_board()
             board.event(self.step, told)
+            board.event(self.step, plan.rate.told(plan.images_a_step(place.world)))
             for bad in self.feed.bad:
                 board.event(self.step, f"left out: {bad}")
 

@@ -67,6 +67,11 @@ FAULTS: dict[str, tuple[list[tuple[str, str]], str, str, str, str, object]] = {
         "warning", "learning-rate-high", f"{COSINE}.learning_rate_base",
         r"global batch of 2 is 16 times too high .*batch of 32 images", pytest.approx(0.00125),
     ),
+    "stock rate of another batch": (
+        [("learning_rate_base: 0.00125", "learning_rate_base: 0.08")],
+        "error", "learning-rate-high", f"{COSINE}.learning_rate_base",
+        r"global batch of 2 is 64 times too high .*batch of 128 images", pytest.approx(0.00125),
+    ),
     "rate of a smaller batch": (
         [("learning_rate_base: 0.00125", "learning_rate_base: 2e-5"),
          ("warmup_learning_rate: 0.0001", "warmup_learning_rate: 1e-6")],

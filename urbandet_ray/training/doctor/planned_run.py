@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urbandet_ray.training.doctor.examine import examine
 from urbandet_ray.training.doctor.findings import Finding
+from urbandet_ray.training.doctor.schedule import RATE_FINDINGS
 from urbandet_ray.training.plan import TrainPlan
 
 
@@ -26,7 +27,7 @@ def examine_plan(plan: TrainPlan) -> tuple[Finding, ...]:
     def counts(one: Finding) -> bool:
         own_schedule = config.schedule.kind != "config"
         if one.place.startswith("train_config.optimizer") and own_schedule:
-            return False
+            return plan.rate.of_file and one.code in RATE_FINDINGS
         if one.place.startswith("train_config.data_augmentation_options"):
             return config.augmentation.preset == "config"
         return True

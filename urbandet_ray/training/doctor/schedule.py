@@ -8,21 +8,17 @@ from typing import Any
 
 from urbandet_ray.training.doctor.case import Case, at, both, rounded, setting
 from urbandet_ray.training.doctor.findings import Finding
+from urbandet_ray.training.optimisation.rates import (
+    MOMENTUM_RATE_PER_IMAGE,
+    RATE_FIELDS,
+    reference_rate,
+    stated_rate,
+    stock_batch,
+)
 
-MOMENTUM_RATE_PER_IMAGE = 0.08 / 128
-"""SGD with momentum in the OD API's tuned configs: 0.08 for 128 (EfficientDet, MobileNet FPN),
-0.04 for 64 (ResNet FPN, Faster R-CNN), 0.01 for 16 (Faster R-CNN on GPUs)."""
-ADAM_RATE, ADAM_BATCH = 1e-3, 128
-"""Adam in the OD API's CenterNet configs."""
-RMS_RATE, RMS_BATCH = 0.004, 24
-"""RMSprop in the OD API's SSD MobileNet configs."""
+RATE_FINDINGS = ("learning-rate-high", "learning-rate-low")
+"""Codes of what is said of the rate itself, whose schedule a run may replace."""
 
-_RATE_FIELDS = {
-    "constant_learning_rate": "learning_rate",
-    "exponential_decay_learning_rate": "initial_learning_rate",
-    "manual_step_learning_rate": "initial_learning_rate",
-    "cosine_decay_learning_rate": "learning_rate_base",
-}
 _TOO_HIGH, _TOO_LOW = 3.0, 1 / 20
 _LONG_WARMUP = 0.25
 _IDLE_TAIL = 0.05
@@ -49,20 +45,7 @@ def check_schedule(case: Case) -> Iterator[Finding]:
         yield from _check_exponential(case, place, schedule)
     elif kind == "manual_step_learning_rate":
         yield from _check_manual(case, place, schedule)
-    yield from _check_rate(case, f"{place}.{_RATE_FIELDS[kind]}")
-
-
-def reference_rate(optimizer: str, batch: int) -> float:
-    """Peak learning rate the OD API's tuned configs imply for a global batch.
-
-    Linear in the batch for SGD (Goyal et al. 2017, arXiv 1706.02677), with its square root for
-    the adaptive optimizers (Malladi et al. 2022, arXiv 2205.10287).
-    """
-    if optimizer == "adam_optimizer":
-        return ADAM_RATE * math.sqrt(batch / ADAM_BATCH)
-    if optimizer == "rms_prop_optimizer":
-        return RMS_RATE * math.sqrt(batch / RMS_BATCH)
-    return MOMENTUM_RATE_PER_IMAGE * batch
+    yield from _check_rate(case, f"{place}.{RATE_FIELDS[kind]}")
 
 
 def cosine_rate(step: float, base: float, total: int, warmup: int, warmup_rate: float) -> float:
@@ -247,9 +230,13 @@ def _check_manual(case: Case, place: str, manual: Any) -> Iterator[Finding]:
     )
 
 
-def _check_rate(case: Case, place: str) -> Iterator[Finding]:
+def _check_rate(case: Case, field: str) -> Iterator[Finding]:
+    """Judge the highest rate, which a manual schedule may state behind its first."""
     optimizer = str(case.config.train_config.optimizer.WhichOneof("optimizer"))
-    rate, batch = float(at(case.config, place)), case.global_batch
+    highest = stated_rate(case.config, defaults=True)
+    if highest is None:
+        return
+    rate, batch, place = highest.value, case.global_batch, highest.place
     wanted = reference_rate(optimizer, max(1, batch))
     ratio = max(rate, 1e-12) / wanted
     if _TOO_LOW <= ratio <= _TOO_HIGH:
@@ -259,12 +246,13 @@ def _check_rate(case: Case, place: str) -> Iterator[Finding]:
     meant = f", it suits a batch of {sized}" if optimizer == "momentum_optimizer" else ""
     how = "the loss oscillates or blows up" if ratio > 1 else "it hardly learns in the run's time"
     rule = "linear" if optimizer == "momentum_optimizer" else "square root"
-    schedule, _, name = place.rpartition(".")
+    schedule, _, name = field.rpartition(".")
     scale = wanted / rate if rate else 0.0
 
     def edit(config: Any) -> None:
         message = at(config, schedule)
-        setattr(message, name, value)
+        first = value if place == field else rounded(getattr(message, name) * scale)
+        setattr(message, name, first)
         fields = message.DESCRIPTOR.fields_by_name
         for other in ("warmup_learning_rate", "burnin_learning_rate", "min_learning_rate"):
             if other in fields and message.HasField(other):
@@ -274,13 +262,15 @@ def _check_rate(case: Case, place: str) -> Iterator[Finding]:
                 one.learning_rate = rounded(one.learning_rate * scale)
 
     each = f" ({batch // case.workers} x {case.workers} workers)" if case.workers > 1 else ""
+    # nobody chose a stock rate for this batch; another one somebody may have tuned
+    unchosen = ratio > 1 and stock_batch(optimizer, rate) is not None
     yield case.finding(
-        "warning",
-        "learning-rate-high" if ratio > 1 else "learning-rate-low",
+        "error" if unchosen else "warning",
+        RATE_FINDINGS[0 if ratio > 1 else 1],
         place,
         f"{rate:.3g} with a global batch of {batch}{each} is "
         + (f"{ratio:.3g} times too high" if ratio > 1 else f"{1 / ratio:.3g} times too low")
         + f" ({rule} rule from the OD API's tuned configs){meant}: {how}",
-        f"{name}: {value:g}",
+        f"{place.rpartition('.')[2]}: {value:g}, or schedule.rate={value:g} in a run config",
         edit,
     )
