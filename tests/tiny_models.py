@@ -52,3 +52,14 @@ def batch_of(model: Any, *images: dict[str, Any]) -> tuple[dict[str, Any], dict[
         {name: tf.stack([one[name] for one in each]) for name in each[0]}
         for each in (features, labels)
     )
+
+
+def enliven(model: Any) -> None:
+    """Give kernels a size that keeps a signal's through all layers (arXiv 1502.01852): with batch
+    norm frozen at a random start, the config's own let it die, and no gradient comes back."""
+    rng = np.random.default_rng(5)
+    for variable in model.trainable_variables:
+        shape = tuple(variable.shape)
+        if len(shape) == 4:
+            inputs = np.prod(shape[:2] if "depthwise" in variable.name else shape[:3])
+            variable.assign(rng.normal(0, (2 / inputs) ** 0.5, shape).astype(np.float32))

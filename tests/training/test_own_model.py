@@ -253,7 +253,7 @@ def test_the_seed_decides_the_first_weights(records: Path, tmp_path: Path) -> No
     def weights(seed: int) -> list[np.ndarray]:
         config = load_config(TrainConfig, None, settings(records, tmp_path / "run", seed=seed))
         built = build(plan_run(config, Storage()), Place())
-        return [one.numpy() for one in built.variables]
+        return [one.numpy() for one in built.trained.variables]
 
     first = weights(3)
     assert all(np.array_equal(a, b) for a, b in zip(first, weights(3), strict=True))

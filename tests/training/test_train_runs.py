@@ -76,12 +76,13 @@ def test_a_run_leaves_what_it_promises(finished: Path) -> None:
     assert losses[-1] < losses[0]
 
 
-def test_a_run_says_at_its_start_at_which_rate_it_trains(finished: Path) -> None:
+def test_a_run_says_at_its_start_what_it_trains_and_at_which_rate(finished: Path) -> None:
     """In the log, and so on the screen, before its first step."""
     texts = [one["text"] for one in lines(finished, "event") if one["step"] == 0]
     (rate,) = [text for text in texts if text.startswith("learning rate: ")]
     assert rate.startswith("learning rate: up to 0.002, schedule.rate of the run config; ")
     assert "the reference for adam and 4 images a step is 0.000177" in rate
+    assert [text for text in texts if text.startswith("trained: ") and "none is frozen" in text]
 
 
 def test_a_finished_run_is_not_trained_again(finished: Path, records: Path) -> None:

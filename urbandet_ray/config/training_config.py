@@ -127,8 +127,12 @@ class AugmentationConfig(Section):
 class BatchNormConfig(Section):
     """What batch-norm layers do."""
 
-    mode: Literal["train", "freeze", "sync"] = "train"
-    """Own batch's statistics, the checkpoint's, or those of all workers together."""
+    mode: Literal["train", "freeze", "freeze_statistics", "sync"] = "train"
+    """`train` follows the pipeline.config: statistics of a worker's own batch, unless its
+    freeze_batchnorm (SSD) or batch_norm_trainable (Faster R-CNN) say otherwise. `freeze` keeps the
+    layers as the checkpoint has them: moving averages, scales and offsets. `freeze_statistics`
+    keeps the moving averages and trains scales and offsets, as the OD API's own settings do.
+    `sync` takes the statistics of all workers' images together."""
     reestimate_batches: Count | None = None
     """Batches to measure the moving averages anew with before an evaluation. None is 16 where the
     run started from random weights and the averages have not settled yet; 0 leaves them."""
@@ -214,7 +218,10 @@ class TrainConfig(Section):
     """Decay of the weights' exponential moving average, which is what is evaluated and exported;
     0 is off, 0.999 fits runs of some thousand steps."""
     freeze: tuple[str, ...] = ()
-    """Variables whose name matches one of these regular expressions are not trained."""
+    """Variables whose name one of these regular expressions finds stay as they are, to the bit.
+    Batch norm's moving_mean and moving_variance are found too: the layer then computes with them.
+    "^block_1_" finds all of a layer, "kernel$" no batch norm. The pipeline.config's
+    freeze_variables is the TF1 loop's; no TF2 training reads it."""
     doctor: Literal["refuse", "ignore"] = "refuse"
     """What to do where the doctor finds an error in the pipeline.config."""
     max_bad_records: Count = 100

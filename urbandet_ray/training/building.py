@@ -18,7 +18,8 @@ from urbandet_ray.training.finetune import restore_for_finetuning
 from urbandet_ray.training.model import TrainableModel
 from urbandet_ray.training.odapi_model import OdApiModel
 from urbandet_ray.training.optimisation.averaging import make_average
-from urbandet_ray.training.optimisation.optimizers import loss_scaled, make_optimizer, trainable
+from urbandet_ray.training.optimisation.freezing import Trained, freeze
+from urbandet_ray.training.optimisation.optimizers import loss_scaled, make_optimizer
 from urbandet_ray.training.optimisation.pruning import make_pruner
 from urbandet_ray.training.optimisation.schedules import Schedule, config_schedule, make_schedule
 from urbandet_ray.training.place import Place
@@ -30,14 +31,14 @@ class Built:
     """What has variables.
 
     Attributes:
-        variables: those the optimizer changes.
+        trained: what changes of the model.
         average, pruner: None where the plan has none.
     """
 
     strategy: Any
     model: TrainableModel
     optimizer: Any
-    variables: tuple[Any, ...]
+    trained: Trained
     average: Any
     pruner: Any
 
@@ -57,7 +58,8 @@ def build(plan: TrainPlan, place: Place) -> Built:
     with strategy.scope():
         model = _make_model(plan)
         model.build(plan.batch_size)
-        variables = tuple(trainable(model.trainable_variables, config.freeze))
+        trained = freeze(model, config.freeze, norms=config.batch_norm.mode == "freeze")
+        variables = trained.variables
         optimizer = _make_optimizer(plan)
         optimizer._create_all_weights(variables)  # so that a checkpoint finds them
         average = None
@@ -73,7 +75,7 @@ def build(plan: TrainPlan, place: Place) -> Built:
                 begin=round(prune.begin * plan.steps),
                 end=min(round(prune.end * plan.steps), plan.steps - 1),  # a step is left to prune
             )
-    return Built(strategy, model, optimizer, variables, average, pruner)
+    return Built(strategy, model, optimizer, trained, average, pruner)
 
 
 def _prepare_tensorflow(tf: Any, plan: TrainPlan, place: Place) -> None:

@@ -89,7 +89,7 @@ class Worker:
         self.train_step = make_step(
             model,
             self._built.optimizer,
-            self._built.variables,
+            self._built.trained.variables,
             strategy,
             clip_norm=plan.clip_norm,
             after=self._after_update,
@@ -254,6 +254,7 @@ class Worker:
         if place.rank == 0:
             board = self._open_board()
             board.event(self.step, told)
+            board.event(self.step, self._built.trained.told())
             board.event(self.step, plan.rate.told(plan.images_a_step(place.world)))
             for bad in self.feed.bad:
                 board.event(self.step, f"left out: {bad}")

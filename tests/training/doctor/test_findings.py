@@ -232,6 +232,11 @@ FAULTS: dict[str, tuple[list[tuple[str, str]], str, str, str, str, object]] = {
         r"4 steps an epoch; 3 steps are 0.75",
         None,
     ),
+    "frozen for TF1": (
+        [("batch_size: 2", "batch_size: 2 freeze_variables: 'FeatureExtractor'")],
+        "warning", "freezes-nothing", "train_config.freeze_variables",
+        r"1 patterns \(FeatureExtractor\) choose what is trained in TF1 alone", None,
+    ),
     "very many epochs": (
         [("num_steps: 100", "num_steps: 9000"), ("total_steps: 100", "total_steps: 9000")],
         "warning", "many-epochs", "train_config.num_steps", r"are 2.25e\+03 epochs", None,

@@ -1,4 +1,4 @@
-"""Optimizers against their closed forms, clipping, and what is left out of training."""
+"""Optimizers against their closed forms, and clipping."""
 
 import math
 from types import SimpleNamespace
@@ -8,12 +8,7 @@ import pytest
 
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.models.odapi import open_odapi
-from urbandet_ray.training.optimisation.optimizers import (
-    clip,
-    loss_scaled,
-    make_optimizer,
-    trainable,
-)
+from urbandet_ray.training.optimisation.optimizers import clip, loss_scaled, make_optimizer
 from urbandet_ray.training.optimisation.step import make_step
 
 pytestmark = pytest.mark.train
@@ -84,7 +79,7 @@ def test_batches_whose_gradients_are_averaged_step_as_one_large_batch() -> None:
     def weights_after(*parts: slice) -> np.ndarray:
         weight = tf.Variable([[1.0], [2.0]])
         model = SimpleNamespace(
-            losses=lambda f, _: {"squares": tf.reduce_mean(tf.matmul(f["x"], weight) ** 2)}
+            losses=lambda f, _: {"squares": tf.reduce_mean(tf.matmul(f["x"], weight) ** 2)},
         )
         optimizer = make_optimizer("momentum")
         optimizer.learning_rate.assign(0.1)
@@ -127,27 +122,3 @@ def test_a_step_that_overflows_changes_nothing_but_the_scale() -> None:
     optimizer.apply_gradients([(tf.constant([[np.inf]]), variable)])
     assert variable.numpy()[0, 0] == 1.0
     assert float(optimizer.loss_scale) == scale / 2
-
-
-NAMED = [SimpleNamespace(name=name) for name in ("fpn/conv/kernel:0", "head/kernel:0")]
-
-
-def test_frozen_variables_are_left_out() -> None:
-    """Those whose names a pattern finds."""
-    assert [v.name for v in trainable(NAMED, ["^fpn/"])] == ["head/kernel:0"]
-    assert [v.name for v in trainable(NAMED, ["^head/kernel$"])] == ["fpn/conv/kernel:0"]
-    assert trainable(NAMED, []) == NAMED
-
-
-@pytest.mark.parametrize(
-    ("patterns", "message"),
-    [
-        (["backbone"], r"'backbone' matches no variable; the nearest is"),
-        (["("], r"'\(' is no regular expression"),
-        (["fpn", "head"], "leaves no variable to train"),
-    ],
-)
-def test_a_pattern_that_does_not_fit_is_named(patterns: list[str], message: str) -> None:
-    """One that finds nothing, one that is no pattern, and those that leave nothing to train."""
-    with pytest.raises(ConfigError, match=message):
-        trainable(NAMED, patterns)

@@ -93,8 +93,10 @@ def test_modes_are_edits_of_the_pipeline_config() -> None:
     before = str(pipeline)
     set_mode(pipeline, "train")
     assert str(pipeline) == before
-    set_mode(pipeline, "freeze")
-    assert pipeline.model.ssd.freeze_batchnorm
+    for mode in ("freeze", "freeze_statistics"):
+        pipeline.model.ssd.freeze_batchnorm = False
+        set_mode(pipeline, mode)
+        assert pipeline.model.ssd.freeze_batchnorm
     set_mode(pipeline, "sync")
     hyperparams = pipeline.model.ssd.feature_extractor.conv_hyperparams
     assert hyperparams.WhichOneof("normalizer_oneof") == "sync_batch_norm"

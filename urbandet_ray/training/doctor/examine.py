@@ -22,6 +22,7 @@ from urbandet_ray.training.doctor.findings import Finding, by_severity
 from urbandet_ray.training.doctor.memory import check_memory
 from urbandet_ray.training.doctor.schedule import check_schedule
 from urbandet_ray.training.doctor.suitability import check_data
+from urbandet_ray.training.doctor.unread import check_unread
 
 _PASSES = 4
 _UNBUILDABLE = {"unknown-feature-extractor", "wrong-pyramid-block", "anchor-levels", "no-model"}
@@ -113,6 +114,7 @@ def _findings(one: Examination) -> tuple[Finding, ...]:
             *check_evaluation(case),
             *check_paths(case, one.storage, one.data),
             *check_memory(case),
+            *check_unread(case),
         ]
     )
 

@@ -20,8 +20,10 @@ def set_mode(pipeline: Any, mode: str) -> None:
 
     Args:
         pipeline: TrainEvalPipelineConfig message.
-        mode: train leaves it as it is; freeze keeps the checkpoint's averages and does not train
-            the layers; sync takes the statistics over all workers' images together.
+        mode: train leaves it as it is; freeze and freeze_statistics let the layers compute with
+            the checkpoint's averages and keep those (of a Faster R-CNN, in the extractor); sync
+            takes the statistics over all workers' images together. The OD API goes on training
+            scales and offsets: freeze needs freezing.py too, which takes them out.
 
     Raises:
         ConfigError: the architecture does not have the mode.
@@ -36,14 +38,14 @@ def set_mode(pipeline: Any, mode: str) -> None:
             f"batch_norm.mode: {mode} is not to be had with {model.feature_extractor.type}: the OD "
             "API does not pass it on to EfficientNet; use train"
         )
-    if mode == "freeze":
+    if mode in ("freeze", "freeze_statistics"):
         if kind == "ssd":
             model.freeze_batchnorm = True
         elif kind == "faster_rcnn":
             model.feature_extractor.batch_norm_trainable = False
         else:
             raise ConfigError(
-                f"batch_norm.mode: freeze is not to be had with {kind}: its feature extractors "
+                f"batch_norm.mode: {mode} is not to be had with {kind}: its feature extractors "
                 "have no such setting; use train"
             )
         return

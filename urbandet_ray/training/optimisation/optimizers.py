@@ -1,13 +1,11 @@
-"""Optimizers whose rate is assigned before each step, clipping, and what is left out of training.
+"""Optimizers whose rate is assigned before each step, and clipping.
 
 They are Keras' legacy optimizers: the OD API and MultiWorkerMirroredStrategy work with those.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from urbandet_ray.errors import ConfigError
@@ -118,31 +116,3 @@ def clip(gradients: Sequence[Any], norm: float) -> tuple[list[Any], Any]:
         return list(gradients), before
     clipped, _ = tf.clip_by_global_norm(list(gradients), norm, use_norm=before)
     return list(clipped), before
-
-
-def trainable(variables: Iterable[Any], frozen: Sequence[str]) -> list[Any]:
-    """The variables whose name, without the ":0" at its end, no pattern finds (re.search).
-
-    Raises:
-        ConfigError: a pattern is no regular expression, finds nothing, or leaves nothing to train.
-    """
-    left = list(variables)
-    names = [_plain_name(variable) for variable in left]
-    for pattern in frozen:
-        try:
-            expression = re.compile(pattern)
-        except re.error as error:
-            raise ConfigError(f"freeze: {pattern!r} is no regular expression: {error}") from None
-        if not any(expression.search(name) for name in names):
-            near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
-            raise ConfigError(
-                f"freeze: {pattern!r} matches no variable; the nearest is {near[0] if near else ''}"
-            )
-        left = [variable for variable in left if not expression.search(_plain_name(variable))]
-    if not left:
-        raise ConfigError(f"freeze: {list(frozen)} leaves no variable to train")
-    return left
-
-
-def _plain_name(variable: Any) -> str:
-    return str(variable.name).partition(":")[0]
