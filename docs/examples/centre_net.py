@@ -85,11 +85,17 @@ class CentreNet:
         offset = tf.gather(centre, owner, batch_dims=1) - self._cells - 0.5
         wanted = tf.concat([offset, tf.gather(tf.math.log(size), owner, batch_dims=1)], -1)
         off = tf.reduce_max(shares, 1)[..., None] * tf.abs(wanted - boxes)
-        count = tf.maximum(tf.reduce_sum(tf.cast(classes >= 0, tf.float32)), 1.0)
+        count = tf.maximum(self.loss_counts(labels)["Loss/box"], 1.0)
         return {
             "Loss/heatmap": -tf.reduce_sum(focal) / count,
             "Loss/box": tf.reduce_sum(off) / count,
         }
+
+    def loss_counts(self, labels: Tensors) -> Tensors:
+        """Both losses are divided by the boxes of the batch."""
+        tf = self._tf
+        boxes = tf.reduce_sum(tf.cast(labels["classes"] >= 0, tf.float32))
+        return {"Loss/heatmap": boxes, "Loss/box": boxes}
 
     def detect(self, features: Tensors) -> Tensors:
         """The highest peaks: cells that none of their eight neighbours tops."""

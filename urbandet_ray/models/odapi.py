@@ -43,6 +43,7 @@ class ObjectDetection:
     exporter_lib_v2: Any
     export_tflite_lib: Any
     fields: Any
+    box_list_ops: Any
     inputs: Any
     model_lib: Any
     tf_example_decoder: Any
@@ -77,6 +78,7 @@ def open_odapi() -> ObjectDetection:
         "exporter_lib_v2": "exporter_lib_v2",
         "export_tflite_lib": "export_tflite_graph_lib_tf2",
         "fields": "core.standard_fields",
+        "box_list_ops": "core.box_list_ops",
         "inputs": "inputs",
         "model_lib": "model_lib",
         "tf_example_decoder": "data_decoders.tf_example_decoder",

@@ -44,9 +44,23 @@ class TrainableModel(Protocol):
         ...
 
     def losses(self, features: Tensors, labels: Tensors) -> Tensors:
-        """Scalar losses of a batch in training mode; their sum is minimised.
+        """Scalar losses of a batch in training mode, by name; their sum is minimised.
 
-        Batch-norm's moving averages are updated on the way, unless they are frozen.
+        Each is either a mean over the batch's images (or of the weights alone, as a regularizer
+        is), or a sum over the batch divided by a count that `loss_counts` tells. Batch-norm's
+        moving averages are updated on the way, unless they are frozen.
+        """
+        ...
+
+    def loss_counts(self, labels: Tensors) -> Tensors:
+        """What `losses` divides by, so that several batches can make one optimizer step.
+
+        Called only where a step has several batches (batch.accumulate, workers.count).
+
+        Returns:
+            By the name of a loss the scalar n (boxes, matches) where that loss is its batch's sum
+            divided by max(n, 1); 0 where it is the sum itself. Losses that are means over images
+            are left out: {} where all are.
         """
         ...
 

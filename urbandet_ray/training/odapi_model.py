@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.models.odapi import open_odapi
+from urbandet_ray.training.loss_counts import count_boxes, count_matches
 from urbandet_ray.training.model import Tensors
 
 ActivationPrecision = Literal["float32", "bfloat16", "float16"]
@@ -51,6 +52,7 @@ class OdApiModel:
             util.get_image_resizer_config(config.model)
         )
         self.learns_masks = self._has_mask_head()
+        self._grids: Sequence[tuple[int, int]] = ()
 
     def example(self, image: Tensors) -> tuple[Tensors, Tensors]:
         """Features and labels of one image: preprocessed, resized, one-hot, padded.
@@ -90,7 +92,10 @@ class OdApiModel:
 
         def look(features: Tensors) -> None:
             with self._phase(training=False):
-                self._predict(features)
+                predicted = self._predict(features)
+            if self.kind == "ssd":
+                maps = predicted["feature_maps"]
+                self._grids = self._model._get_feature_map_spatial_dims(maps)
 
         if tf.distribute.has_strategy():
             tf.distribute.get_strategy().run(tf.function(look), args=(features,))
@@ -122,6 +127,16 @@ class OdApiModel:
             if train.add_regularization_loss:
                 losses.update(self._regularization())
         return losses
+
+    def loss_counts(self, labels: Tensors) -> Tensors:
+        """What the OD API divides a batch's losses by (loss_counts.py)."""
+        if self.kind == "center_net":
+            return count_boxes(self._config.model.center_net, labels)
+        if self.kind != "ssd":
+            return {}
+        with self._phase(training=True):
+            train = self._config.train_config
+            return count_matches(self._model, train, self._grids, self._shape, labels)
 
     def detect(self, features: Tensors) -> Tensors:
         """Detections of a batch in inference mode; see TrainableModel.detect."""

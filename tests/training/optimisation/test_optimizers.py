@@ -80,6 +80,7 @@ def test_batches_whose_gradients_are_averaged_step_as_one_large_batch() -> None:
         weight = tf.Variable([[1.0], [2.0]])
         model = SimpleNamespace(
             losses=lambda f, _: {"squares": tf.reduce_mean(tf.matmul(f["x"], weight) ** 2)},
+            loss_counts=lambda _: {},
         )
         optimizer = make_optimizer("momentum")
         optimizer.learning_rate.assign(0.1)

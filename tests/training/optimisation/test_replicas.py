@@ -40,6 +40,8 @@ class Model:
             [layer(8, use_bias=False, input_shape=(4,)), self.norm, layer(1)])
     def losses(self, features, labels):
         return {"squares": tf.reduce_mean((self.net(features, training=True) - labels) ** 2)}
+    def loss_counts(self, labels):
+        return {}
 
 def parts(variable):
     return [one.numpy() for one in pair.experimental_local_results(variable)]
@@ -111,6 +113,8 @@ decaying.learning_rate.assign(0.1)
 class Flat:
     def losses(self, features, labels):
         return {"sum": tf.reduce_sum(weight) * 0.5}
+    def loss_counts(self, labels):
+        return {}
 make_step(Flat(), decaying, [weight], pair, clip_norm=0.0)([batch(0)])
 facts["decayed"] = [float(one[0, 0]) for one in parts(weight)]
 print("FACTS" + json.dumps(facts))

@@ -21,6 +21,9 @@ def test_variables_without_a_gradient_stay_as_they_are(clip_norm: float) -> None
         def losses(self, features: Any, labels: Any) -> dict[str, Any]:
             return {"squares": tf.reduce_sum((used * features["x"] - labels["y"]) ** 2)}
 
+        def loss_counts(self, labels: Any) -> dict[str, Any]:
+            return {}
+
     optimizer = make_optimizer("momentum", weight_decay=0.01)
     optimizer.learning_rate.assign(0.1)
     variables = (unused, used)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from urbandet_ray.errors import ModelError
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.training.data.validation import Rows
 from urbandet_ray.training.model import Tensors, TrainableModel
@@ -39,10 +40,11 @@ def make_step(
     after: Callable[[], None] = lambda: None,
     xla: bool = False,
 ) -> Callable[[Sequence[Batch]], StepResult]:
-    """A function that makes one optimizer step of some batches, whose gradients are averaged.
+    """A function that makes one optimizer step of some batches on every worker.
 
-    The gradients of all workers are summed before they are clipped, so that two workers step as
-    one with their images together would.
+    All batches of all workers step as one batch of their images would, but for batch norm's own
+    statistics: each loss is made one over the counts of all (TrainableModel.loss_counts), and the
+    gradients of all workers are summed before they are clipped.
 
     Args:
         optimizer: with its learning rate set; a LossScaleOptimizer where losses are scaled.
@@ -54,12 +56,12 @@ def make_step(
 
     def replica_step(batches: Sequence[Batch]) -> tuple[Tensors, Any]:
         context = tf.distribute.get_replica_context()
-        share = 1.0 / (len(batches) * strategy.num_replicas_in_sync)
+        weigh = _weighing(model, batches, int(strategy.num_replicas_in_sync))
         losses: Tensors = {}
         gradients: list[Any] = []
-        for features, labels in batches:
+        for place, (features, labels) in enumerate(batches):
             with tf.GradientTape() as tape:
-                parts = {name: v * share for name, v in model.losses(features, labels).items()}
+                parts = weigh(place, model.losses(features, labels))
                 total = tf.add_n(list(parts.values()))
                 total = optimizer.get_scaled_loss(total) if scales else total
             losses = {name: losses.get(name, 0.0) + part for name, part in parts.items()}
@@ -88,6 +90,43 @@ def make_step(
 
     compiled = tf.function(step, jit_compile=xla or None)
     return lambda batches: StepResult(*compiled(tuple(batches)))
+
+
+def _weighing(
+    model: TrainableModel, batches: Sequence[Batch], replicas: int
+) -> Callable[[int, Tensors], Tensors]:
+    """In a replica: a function that weighs the losses of the batch at a place among `batches`.
+
+    A batch divided its sum by its own count; times that count and over the count of all batches
+    of all replicas, the losses add up to those of one batch. Counts are known before the losses,
+    so that no gradient waits for them.
+    """
+    tf, share = open_odapi().tf, 1.0 / (len(batches) * replicas)
+    if share == 1:
+        return lambda _, losses: losses
+    counts = [model.loss_counts(labels) for _, labels in batches]
+    names = sorted(counts[0])
+    rows = [[tf.cast(one[name], tf.float32) for name in names] for one in counts]
+    weights = tf.zeros([len(batches), 0])
+    if names:
+        own = tf.stack([tf.stack(row) for row in rows])
+        context = tf.distribute.get_replica_context()
+        whole = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(own, 0))
+        weights = tf.maximum(own, 1.0) / tf.maximum(whole, 1.0)
+
+    def weigh(place: int, losses: Tensors) -> Tensors:
+        unknown = [name for name in names if name not in losses]
+        if unknown:
+            raise ModelError(
+                f"loss_counts of the model names {', '.join(unknown)}, its losses are "
+                f"{', '.join(losses)}: each count belongs to a loss of the same name"
+            )
+        return {
+            name: value * (weights[place, names.index(name)] if name in names else share)
+            for name, value in losses.items()
+        }
+
+    return weigh
 
 
 def _sum(tf: Any, before: list[Any], new: Sequence[Any]) -> list[Any]:
