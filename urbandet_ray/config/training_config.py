@@ -14,15 +14,20 @@ class WorkersConfig(Section):
     """Who trains: Ray Train's workers, each with its own share of the records."""
 
     count: Positive = 1
-    """Workers; with more than one, gradients are averaged over all of them at every step."""
+    """Workers. Several make each step together, as one worker with the images of all would: losses
+    are divided by the boxes of all, gradients are added up, then clipped. Two things stay each
+    worker's own: batch norm's statistics (unless batch_norm.mode is sync or freezes them) and what
+    a mask loss is divided by."""
     min: Positive | None = None
-    """Go on with as few as this many where the cluster has no room for `count`; None is all."""
+    """Train with as few as this many where the cluster has no room for `count`; None waits for
+    `count`."""
     cpus: Positive | None = None
     """Cores a worker; None is the most with which all workers find room on the nodes at once."""
     gpus: Annotated[float, Field(ge=0)] = 0
     """GPUs a worker."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
-    """Lost workers that are made up for from the last checkpoint; -1 is any number."""
+    """Times that the run is started again from its last checkpoint because a worker was lost; -1 is
+    any number."""
     first_here: bool = False
     """The first worker, who writes the run folder, runs on the node that the run was started on:
     for a local run folder that other nodes do not see."""
@@ -43,7 +48,8 @@ class BatchConfig(Section):
     per_worker: Positive | None = None
     """Images a worker computes at a time; None is the pipeline.config's batch_size."""
     accumulate: Positive = 1
-    """Batches whose gradients are averaged into one step, where memory is too small for more."""
+    """Batches of a worker that make one step together, as one large batch would, where memory is
+    too small for that. Batch norm's statistics stay each batch's own."""
 
 
 class ScheduleConfig(Section):
@@ -59,7 +65,7 @@ class ScheduleConfig(Section):
     the one that the OD API's tuned configs imply for the optimizer and the images of a step. Each
     run says at its start which rate it takes and from where. Not used by kind `config`."""
     warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of the run in which the rate rises to its highest."""
+    """Share of the run in which the rate rises to its highest; `one_cycle` has its own, 0.3."""
     final_share: Share = 0.01
     """Rate at the end (cosine, exponential, one_cycle, restarts) as a share of the highest."""
     milestones: tuple[Share, ...] = (0.6, 0.85)
@@ -67,7 +73,7 @@ class ScheduleConfig(Section):
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """What `step` and `plateau` lower the rate by."""
     cycles: Positive = 3
-    """Descents of `restarts`."""
+    """Descents of `restarts`, each twice as long as the one before."""
     patience: Positive = 3
     """Evaluations without a better mAP before `plateau` lowers the rate."""
 
@@ -93,33 +99,38 @@ class OptimizerConfig(Section):
     momentum: Share = 0.9
     """Of momentum and rmsprop."""
     nesterov: bool = False
-    """Nesterov's momentum."""
+    """Nesterov's momentum; of momentum alone."""
     weight_decay: NotNegative = 0.0
-    """Decoupled decay of kernels, beside the model's own regularizer."""
+    """Decoupled decay of kernels, beside the model's own regularizer; with adamw 0 is 0.01."""
     clip_norm: NotNegative | None = None
-    """Gradients are scaled down to this norm; 0 is off; None is the pipeline.config's."""
+    """Gradients are scaled down to this global norm; 0 is off; None is the pipeline.config's
+    gradient_clipping_by_norm."""
 
 
 class FineTuneConfig(Section):
     """What the weights start from."""
 
     checkpoint: str | None = None
-    """Checkpoint (.../ckpt-0), its folder, or a fetched zoo model's folder; None is the
-    pipeline.config's; "" starts from random weights."""
+    """Checkpoint (.../ckpt-0), its folder, or the name of a fetched zoo model; None is the
+    pipeline.config's, if it has one; "" starts from random weights."""
     kind: Literal["heads", "detection", "full", "classification", "config"] = "heads"
-    """`heads` keeps everything that fits and starts the new classes from the old ones by name;
-    the others are the OD API's own."""
+    """`heads` keeps everything that fits and starts the new classes from the old ones by name.
+    `detection`, `full` and `classification` are the OD API's own; `config` takes the
+    pipeline.config's fine_tune_checkpoint_type."""
     labels: str | None = None
-    """The checkpoint's classes: a label map or list; None is COCO's, as the zoo's models have."""
+    """The checkpoint's classes, for `heads`: a label map or list; None is COCO's, as the zoo's
+    models have."""
     mapping: str = "coco-to-street"
-    """Which old classes a new one starts from: `coco-to-street` or a YAML."""
+    """Which old classes a new one starts from, for `heads`: `coco-to-street` or a YAML."""
 
 
 class AugmentationConfig(Section):
     """What is done to training images."""
 
     preset: Literal["config", "none", "flip", "course", "strong"] = "config"
-    """`config` takes the pipeline.config's own list."""
+    """`config` takes the pipeline.config's own list, `none` nothing. `flip` mirrors half of the
+    images; `course` crops and flips as the course's file does; `strong` adds scales, colours,
+    mosaic, mixup and grey patches."""
     repeat_threshold: Share = 0.0
     """Frames with a class that fewer than this share of frames have are repeated (LVIS)."""
 
@@ -144,7 +155,7 @@ class EvaluationConfig(Section):
     every: Positive | None = None
     """Steps between evaluations; None is a tenth of the run."""
     frames: Positive | None = None
-    """At most this many validation frames; None is all."""
+    """At most this many validation frames, spread over all records; None is all."""
     batch_size: Positive = 8
     """Images a worker is given at a time."""
     patience: Positive | None = None
@@ -155,7 +166,8 @@ class CheckpointConfig(Section):
     """What a lost worker costs."""
 
     every: Positive | None = None
-    """Steps between checkpoints; None is a twentieth of the run."""
+    """Steps between checkpoints, beside those behind evaluations; None is a twentieth of the
+    run."""
     keep: Positive = 2
     """Checkpoints kept in last/."""
 
@@ -166,7 +178,7 @@ class DivergenceConfig(Section):
     action: Literal["stop", "rollback"] = "stop"
     """Stop with a message, or go back to the last checkpoint with a lower rate."""
     factor: Annotated[float, Field(gt=1)] = 10.0
-    """A loss this many times the recent median counts as blown up."""
+    """Three losses in a row above this many times the median of the last 50 count as blown up."""
     rollbacks: Positive = 3
     """At most this many; each multiplies the rate by 0.3."""
 
@@ -175,13 +187,14 @@ class PruneConfig(Section):
     """Gradual magnitude pruning."""
 
     sparsity: Share = 0.0
-    """Share of the weights that end as zero; 0 is off."""
+    """Share of the weights that end as zero, of kernels that are pruned at all: not the first
+    layer's, depthwise ones or heads. 0 is off."""
     pattern: Literal["element", "block", "channel"] = "element"
-    """Single weights, blocks along output channels, or whole output channels."""
+    """Single weights, blocks of four output channels, or whole output channels."""
     begin: Share = 0.1
-    """Where in the run it begins."""
+    """Share of the run before it begins."""
     end: Share = 0.7
-    """Where in the run the full sparsity is reached; the rest fine-tunes."""
+    """Share of the run after which the full sparsity is reached; the rest fine-tunes."""
 
     @model_validator(mode="after")
     def _begin_before_end(self) -> Self:
@@ -223,11 +236,14 @@ class TrainConfig(Section):
     "^block_1_" finds all of a layer, "kernel$" no batch norm. The pipeline.config's
     freeze_variables is the TF1 loop's; no TF2 training reads it."""
     doctor: Literal["refuse", "ignore"] = "refuse"
-    """What to do where the doctor finds an error in the pipeline.config."""
+    """Start nothing where the doctor finds an error in the pipeline.config, or train all the
+    same."""
     max_bad_records: Count = 100
-    """More records than this that cannot be read fail the run."""
+    """More records than this that cannot be read, in a worker's share or among the validation
+    records, fail the run."""
     cache: str | None = None
-    """Folder on each node for what is read from S3; None is a folder of the user's cache."""
+    """Folder on each node for records from S3 and for what a check of records found; None is a
+    folder of the user's cache."""
     workers: WorkersConfig = WorkersConfig()
     batch: BatchConfig = BatchConfig()
     schedule: ScheduleConfig = ScheduleConfig()
