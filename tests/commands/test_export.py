@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tiny_models import tiny_ssd
 
+import urbandet_ray
 from urbandet_ray.commands.export import export
 from urbandet_ray.config import ModelConfig
 from urbandet_ray.errors import ConfigError, ModelError, NotFoundError
@@ -211,7 +212,8 @@ def test_from_s3_to_s3(run: Path, s3_server: object) -> None:
     place = f"{bucket}/run/exports/best-stock-tflite"
     storage.write_bytes(f"{place}/export.json", b"{}")
     storage.write_bytes(f"{place}/stale.tflite", b"old")
-    report = export(f"{bucket}/run", storage=storage, format="stock-tflite")
+    access = {"endpoint_url": s3_server.endpoint_url}  # type: ignore[attr-defined]
+    report = urbandet_ray.export(f"{bucket}/run", storage=access, format="stock-tflite")
     assert report.model == f"{place}/model.tflite"
     names = {file.uri.removeprefix(f"{place}/") for file in storage.list_files(place)}
     assert {"model.tflite", "label_map.pbtxt", "export.json"} <= names

@@ -10,7 +10,7 @@ from web import RunningServer
 
 from urbandet_ray import cli
 from urbandet_ray.commands.models import list_models
-from urbandet_ray.models.zoo import find_model, zoo_models
+from urbandet_ray.models.zoo import zoo_model, zoo_models
 
 Run = Callable[..., tuple[int, str, str]]
 NAME = "efficientdet_d0_coco17_tpu-32"
@@ -76,7 +76,7 @@ def test_show(models: Run) -> None:
     for part in (
         "mask_rcnn_inception_resnet_v2_1024x1024_coco17_gpu-8",
         "COCO mAP 39.0, masks 34.6, 301 ms",
-        f"archive      {find_model('mask_rcnn_inception_resnet_v2_640').url}",
+        f"archive      {zoo_model('mask_rcnn_inception_resnet_v2_640').url}",
         "no: urbandet models fetch mask_rcnn",
         "configs/models/mask_rcnn_inception_resnet_v2_640.config",
         "1 vehicle, 2 pedestrian, 4 cyclist",

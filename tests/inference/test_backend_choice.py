@@ -7,11 +7,11 @@ import pytest
 from drives import write_drive
 
 import urbandet_ray
-from urbandet_ray.config import InferConfig
+from urbandet_ray.config import InferConfig, ModelConfig
 from urbandet_ray.errors import ConfigError, ModelError, RunError
 from urbandet_ray.exporting.export_folder import Export
 from urbandet_ray.inference import backend_choice as backend
-from urbandet_ray.inference.backend_choice import Choice, candidates
+from urbandet_ray.inference.backend_choice import Candidates, Choice, candidates
 from urbandet_ray.models.network.facts import (
     Accuracy,
     NetworkFacts,
@@ -64,6 +64,10 @@ def add_stock(run: Path, name: str, precision: Precision) -> str:
     return export.model
 
 
+def offered(place: Path | str) -> Candidates:
+    return candidates(ModelConfig(uri=str(place)), Storage())
+
+
 def test_what_costs_accuracy_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """bf16 within .002, int8 within .01, neither unmeasured, and the best checkpoint alone."""
     monkeypatch.setattr(backend, "computes_in", lambda facts: facts.precision)
@@ -74,8 +78,8 @@ def test_what_costs_accuracy_is_left_out(tmp_path: Path, monkeypatch: pytest.Mon
     add_export(tmp_path, "best-tflite-int8", "tflite", "int8")
     add_export(tmp_path, "last-openvino", "openvino", checkpoint="last/ckpt-12")
     add_stock(tmp_path, "best-stock-tflite-bf16", "bf16")
-    found = candidates(str(tmp_path), Storage())
-    assert sorted(found.uris) == ["best-openvino-bf16", "best-tflite"]
+    found = offered(tmp_path)
+    assert sorted(found.models) == ["best-openvino-bf16", "best-tflite"]
     assert found.left_out == {
         "best-openvino-fp16": "fp16 costs 0.003 mAP, allowed are 0.002",
         "best-openvino-int8": "int8 costs 0.012 mAP, allowed are 0.01",
@@ -83,9 +87,10 @@ def test_what_costs_accuracy_is_left_out(tmp_path: Path, monkeypatch: pytest.Mon
         "best-tflite-int8": "what int8 costs was not measured (urbandet export --check DATA)",
         "last-openvino": "of the last checkpoint, not the best",
     }
-    assert candidates(str(tmp_path / "exports"), Storage()) == found
+    assert offered(tmp_path / "exports") == found
     alone = str(tmp_path / "exports" / "best-openvino-int8")
-    assert candidates(alone, Storage()).uris == {"best-openvino-int8": alone}  # asked for by name
+    (asked,) = offered(alone).models.items()  # by name
+    assert (asked[0], asked[1].config.uri) == ("best-openvino-int8", alone)
 
 
 def test_a_precision_that_the_processor_lacks_is_left_out(
@@ -95,8 +100,8 @@ def test_a_precision_that_the_processor_lacks_is_left_out(
     monkeypatch.setattr(backend, "computes_in", lambda _: "f32")
     add_export(tmp_path, "best-openvino", "openvino")
     add_export(tmp_path, "best-openvino-bf16", "openvino", "bf16", lost=0.0)
-    found = candidates(str(tmp_path), Storage())
-    assert list(found.uris) == ["best-openvino"]
+    found = offered(tmp_path)
+    assert list(found.models) == ["best-openvino"]
     assert found.left_out == {"best-openvino-bf16": "this processor does not compute in bf16"}
 
 
@@ -105,24 +110,24 @@ def test_a_damaged_export_is_left_out(tmp_path: Path) -> None:
     add_export(tmp_path, "best-tflite", "tflite")
     add_export(tmp_path, "best-openvino", "openvino")
     (tmp_path / "exports" / "best-openvino" / "network.json").write_text("{")
-    found = candidates(str(tmp_path), Storage())
-    assert list(found.uris) == ["best-tflite"]
+    found = offered(tmp_path)
+    assert list(found.models) == ["best-tflite"]
     assert "network.json is damaged" in found.left_out["best-openvino"]
     (tmp_path / "exports" / "best-openvino" / "export.json").write_text("{}")
     with pytest.raises(
         RunError, match=r"best-openvino/export\.json is damaged: it lacks .*Export it again"
     ):
-        candidates(str(tmp_path), Storage())
+        offered(tmp_path)
 
 
 def test_a_run_without_exports_says_what_to_do(tmp_path: Path) -> None:
     """And so does one whose exports all cost too much."""
     (tmp_path / "checkpoint").write_text("")
     with pytest.raises(ModelError, match="a training checkpoint, not exported yet"):
-        candidates(str(tmp_path), Storage())
+        offered(tmp_path)
     add_export(tmp_path, "best-tflite-int8", "tflite", "int8")
     with pytest.raises(ModelError, match=r"can be chosen \(best-tflite-int8: what int8 costs"):
-        candidates(str(tmp_path), Storage())
+        offered(tmp_path)
 
 
 @pytest.mark.ray

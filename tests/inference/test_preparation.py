@@ -5,18 +5,17 @@ from typing import Any
 
 import pytest
 
-from urbandet_ray.config import InferConfig, ModelConfig
+from urbandet_ray.config import InferConfig
 from urbandet_ray.errors import ModelError
-from urbandet_ray.inference import preparation
 from urbandet_ray.inference.job import InferJob
 from urbandet_ray.inference.preparation import (
     detector_loader,
-    device_of,
     look_at_model,
     make_job,
     make_manifest,
 )
 from urbandet_ray.labels import STREET_LABELS
+from urbandet_ray.models.loader import FoundModel, find_model
 from urbandet_ray.models.network.facts import NetworkFacts, Resizing, write_facts
 from urbandet_ray.runs.manifest import InferenceManifest
 from urbandet_ray.storage import Storage
@@ -45,8 +44,8 @@ def config_of(model: str, **settings: Any) -> InferConfig:
 
 
 def job_of(config: InferConfig) -> InferJob:
-    load = detector_loader(config, device_of(config, Storage()), Storage(), STREET_LABELS)
-    return make_job(config, Storage(), STREET_LABELS, load)
+    found = find_model(config.model, Storage())
+    return make_job(config, found, Storage(), STREET_LABELS)
 
 
 def test_frames_are_decoded_down_to_the_networks_input(network: str) -> None:
@@ -66,7 +65,8 @@ def test_a_run_is_not_resumed_at_another_size() -> None:
 
     def manifest(reduced: bool) -> InferenceManifest:
         config = config_of("shipped", reduced_decode=reduced)
-        return make_manifest(config, Storage(), STREET_LABELS, [])
+        found = find_model(config.model, Storage())
+        return make_manifest(config, found, Storage(), STREET_LABELS, [])
 
     off, on = manifest(False), manifest(True)
     assert "reduced_decode" not in off.settings
@@ -78,11 +78,12 @@ def test_a_model_is_looked_at_without_tensorrt(monkeypatch: pytest.MonkeyPatch) 
     """Where the run starts there may be no GPU; the actors, which have one, are not told so."""
     seen = []
 
-    def load(model: ModelConfig, *_: object, device: str) -> None:
-        seen.append((model.compiler, device))
+    def load(found: FoundModel, *_: object, device: str) -> None:
+        seen.append((found.config.compiler, device))
 
-    monkeypatch.setattr(preparation, "load_detector", load)
+    monkeypatch.setattr(FoundModel, "load", load)
     config = InferConfig(input="a", output="b", model={"compiler": "tensorrt"}, actors={"gpus": 1})
-    look_at_model(config, Storage(), STREET_LABELS)
-    detector_loader(config, "gpu", Storage(), STREET_LABELS)()
+    found = find_model(config.model, Storage())
+    look_at_model(config, found, Storage(), STREET_LABELS)
+    detector_loader(config, found, "gpu", Storage(), STREET_LABELS)()
     assert seen == [(None, "cpu"), ("tensorrt", "gpu")]

@@ -10,9 +10,9 @@ import pytest
 from urbandet_ray.config import ModelConfig
 from urbandet_ray.errors import ConfigError, LabelError, MissingExtraError, ModelError
 from urbandet_ray.labels import STREET_LABELS, LabelMap
-from urbandet_ray.models.loader import load_detector, model_fingerprint
+from urbandet_ray.models.loader import find_model, load_detector
 from urbandet_ray.models.model_cache import cache_folder
-from urbandet_ray.models.model_files import local_model, resolve_uri
+from urbandet_ray.models.model_files import find_model_files
 from urbandet_ray.models.shipped import SHIPPED_FOLDER
 from urbandet_ray.storage import Storage
 
@@ -174,9 +174,9 @@ def test_shipped_is_a_name_for_the_file_in_the_package(monkeypatch, tmp_path):
     """Its label map lies beside it; an installation without it says so."""
     monkeypatch.setattr("urbandet_ray.models.shipped.SHIPPED_FOLDER", tmp_path)
     with pytest.raises(ModelError, match=r"own detector is missing: expected .*street-ssd-320"):
-        resolve_uri("shipped")
-    (tmp_path / "street-ssd-320.tflite").write_bytes(b"x")
-    assert resolve_uri("shipped") == str(tmp_path / "street-ssd-320.tflite")
+        find_model_files("shipped", Storage())
+    (tmp_path / "street-ssd-320.tflite").write_bytes(b"\0\0\0\0TFL3")
+    assert find_model_files("shipped", Storage()).place == str(tmp_path / "street-ssd-320.tflite")
     assert SHIPPED_FOLDER.parent.name == "models"
 
 
@@ -205,28 +205,32 @@ def test_a_section_travels_by_pickle():
     assert pickle.loads(pickle.dumps(model)) == model
 
 
+def fingerprint(model):
+    return find_model(model, Storage()).fingerprint(Storage())
+
+
 def test_the_fingerprint_sees_what_changes_results(grid, grid_file, tmp_path):
     """Model bytes, labels, mapping and thresholds count; threads and place do not."""
     path = grid_file()
-    base = model_fingerprint(ModelConfig(uri=path), Storage())
-    assert base == model_fingerprint(ModelConfig(uri=path, threads=2), Storage())
+    base = fingerprint(ModelConfig(uri=path))
+    assert base == fingerprint(ModelConfig(uri=path, threads=2))
     seen = {
         base,
-        model_fingerprint(ModelConfig(uri=path, score_min=0.5), Storage()),
-        model_fingerprint(ModelConfig(uri=path, max_detections=5), Storage()),
-        model_fingerprint(ModelConfig(uri=path, mean=0.0), Storage()),
-        model_fingerprint(ModelConfig(uri=path, mapping="coco-to-street"), Storage()),
+        fingerprint(ModelConfig(uri=path, score_min=0.5)),
+        fingerprint(ModelConfig(uri=path, max_detections=5)),
+        fingerprint(ModelConfig(uri=path, mean=0.0)),
+        fingerprint(ModelConfig(uri=path, mapping="coco-to-street")),
     }
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "moved.tflite").write_bytes(grid.detector())
     (tmp_path / "other" / "labels.txt").write_text(LIST)
     moved = ModelConfig(uri=str(tmp_path / "other" / "moved.tflite"))
-    assert model_fingerprint(moved, Storage()) == base
+    assert fingerprint(moved) == base
     (tmp_path / "grid_labels.txt").write_text(SHUFFLED)
-    seen.add(model_fingerprint(ModelConfig(uri=path), Storage()))
+    seen.add(fingerprint(ModelConfig(uri=path)))
     (tmp_path / "grid_labels.txt").write_text(LIST)
     grid_file("UINT8")
-    seen.add(model_fingerprint(ModelConfig(uri=path), Storage()))
+    seen.add(fingerprint(ModelConfig(uri=path)))
     assert len(seen) == 7
 
 
@@ -237,13 +241,6 @@ def test_the_cache_is_the_user_s(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "urbandet" / "models"
-
-
-def test_a_local_folder_above_saved_model_is_accepted(tmp_path):
-    """The OD API's exporter writes saved_model/ below the folder people name."""
-    (tmp_path / "saved_model").mkdir()
-    (tmp_path / "saved_model" / "saved_model.pb").write_bytes(b"x")
-    assert local_model(str(tmp_path), Storage()) == tmp_path / "saved_model"
 
 
 def test_importing_models_is_light():

@@ -6,7 +6,7 @@ import pytest
 from urbandet_ray.config import ModelConfig
 from urbandet_ray.errors import LabelError, ModelError
 from urbandet_ray.labels import STREET_LABELS
-from urbandet_ray.models.loader import load_detector, model_fingerprint
+from urbandet_ray.models.loader import find_model, load_detector
 from urbandet_ray.storage import Storage
 
 pytestmark = pytest.mark.train
@@ -154,7 +154,7 @@ def test_the_fingerprint_sees_the_whole_folder(export, tmp_path):
     first, second = export(1), export(None)
     shutil.copytree(first, tmp_path / "copy")
     prints = [
-        model_fingerprint(ModelConfig(uri=uri), Storage())
+        find_model(ModelConfig(uri=uri), Storage()).fingerprint(Storage())
         for uri in (first, second, str(tmp_path / "copy"))
     ]
     assert prints[0] == prints[2] != prints[1]

@@ -16,11 +16,11 @@ from web import RunningServer, WebServer
 from urbandet_ray.errors import ConfigError, ModelError, NotFoundError, StorageError
 from urbandet_ray.models import zoo
 from urbandet_ray.models.archives import unpack
-from urbandet_ray.models.zoo import FetchedModel, fetch_model, find_model, zoo_models
+from urbandet_ray.models.zoo import FetchedModel, fetch_model, zoo_model, zoo_models
 from urbandet_ray.storage import Storage
 
 NAME = "ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8"
-MODEL = find_model(NAME)
+MODEL = zoo_model(NAME)
 FILES = {
     "pipeline.config": b"model { }",
     "checkpoint/checkpoint": b'model_checkpoint_path: "ckpt-0"',
@@ -85,7 +85,7 @@ def test_the_table_is_the_zoo_s() -> None:
         assert re.fullmatch(r"\d+x\d+", model.input_size)
         assert 20 < model.coco_map < 52 and 5 < model.speed_ms < 330
         assert model.config is None or zoo.model_config_path(model.config).is_file()
-    assert find_model("efficientdet_d1_coco17_tpu-32").url == (
+    assert zoo_model("efficientdet_d1_coco17_tpu-32").url == (
         "http://download.tensorflow.org/models/object_detection/tf2/20200711/"
         "efficientdet_d1_coco17_tpu-32.tar.gz"
     )
@@ -101,8 +101,8 @@ def test_every_config_has_its_archive() -> None:
 
 def test_a_model_is_found_by_its_config_too() -> None:
     """And by the archive's file name."""
-    assert find_model("ssd_mobilenet_v2_fpnlite_320") is MODEL
-    assert find_model(f"{NAME}.tar.gz") is MODEL
+    assert zoo_model("ssd_mobilenet_v2_fpnlite_320") is MODEL
+    assert zoo_model(f"{NAME}.tar.gz") is MODEL
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_model_is_found_by_its_config_too() -> None:
 def test_an_unknown_name(name: str, message: str) -> None:
     """The nearest known one is offered."""
     with pytest.raises(ConfigError, match=f"no model '{name}' in the TF2 detection zoo: {message}"):
-        find_model(name)
+        zoo_model(name)
 
 
 def test_a_config_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,12 +22,10 @@ from urbandet_ray.config import EvalConfig, InferConfig
 from urbandet_ray.errors import ConfigError, InputError
 from urbandet_ray.exporting.accuracy import has_labels
 from urbandet_ray.exporting.export_folder import export_around
-from urbandet_ray.inference.backend_choice import candidates, choose_backend
+from urbandet_ray.inference.backend_choice import candidates, measure_candidates
 from urbandet_ray.inference.job import STAGES, InferJob, ShardSummary
 from urbandet_ray.inference.pipeline import RunResult, run_inference
 from urbandet_ray.inference.preparation import (
-    detector_loader,
-    device_of,
     look_at_model,
     make_job,
     make_manifest,
@@ -37,8 +35,8 @@ from urbandet_ray.inference.session import ray_session
 from urbandet_ray.inference.shards import fitting_rule
 from urbandet_ray.json_files import to_json
 from urbandet_ray.label_files import read_labels
-from urbandet_ray.models.model_files import local_model, model_files, resolve_uri
-from urbandet_ray.models.network.facts import is_network, read_facts
+from urbandet_ray.models.loader import find_model
+from urbandet_ray.models.model_files import ModelFiles
 from urbandet_ray.models.network.runtimes import computes_in
 from urbandet_ray.records.images import encode_png
 from urbandet_ray.records.sources import Source, list_sources
@@ -203,9 +201,10 @@ class _ModelRun:
         self._sources = list_sources(config.input, self._storage)
         self._batch_size = config.batch_size or 1
         if config.backend == "auto":
-            candidates(config.model.uri, self._storage)
+            self._candidates = candidates(config.model, self._storage)
         else:
-            looked_at = look_at_model(config, self._storage, self._labels)
+            self._found = find_model(config.model, self._storage)
+            looked_at = look_at_model(config, self._found, self._storage, self._labels)
             self._batch_size = config.batch_size or looked_at.batch_size
         self._paces: list[float] = []
         self._warm: list[ShardSummary] = []
@@ -219,7 +218,9 @@ class _ModelRun:
         """The first run: mAP, and how long it takes to start; what backend=auto asks before it."""
         config = self._config
         if config.backend == "auto":
-            chosen = choose_backend(config, self._storage, self._labels, self._sources, say)
+            chosen, self._found = measure_candidates(
+                config, self._candidates, self._storage, self._labels, self._sources, say
+            )
             self._config = config = chosen.applied(config)
             self._batch_size = chosen.batch_size
         asked = time.time()
@@ -256,13 +257,11 @@ class _ModelRun:
     def _job(self, name: str, max_bad_records: int) -> InferJob:
         update = {"output": str(self._scratch / name), "max_bad_records": max_bad_records}
         config = self._config.model_copy(update=update)
-        device = device_of(config, self._storage)
-        load = detector_loader(config, device, self._storage, self._labels)
-        return make_job(config, self._storage, self._labels, load)
+        return make_job(config, self._found, self._storage, self._labels)
 
     def _run(self, name: str, sources: Sequence[Source], max_bad_records: int) -> RunResult:
         config, job = self._config, self._job(name, max_bad_records)
-        manifest = make_manifest(config, self._storage, self._labels, sources)
+        manifest = make_manifest(config, self._found, self._storage, self._labels, sources)
         begin_run(manifest, job.config.output, self._storage)
         rule = fitting_rule(sources, config.shard, config.draw.truth, self._batch_size)
         try:
@@ -273,21 +272,20 @@ class _ModelRun:
     def measured(self, price: float | None) -> Measured:
         """The row."""
         model = self._config.model
-        path = local_model(model.uri, self._storage)
-        facts = read_facts(path, model.uri) if is_network(path) else None
+        files = self._found.files
+        contents = files.contents(self._storage)
         frames = sum(one.frames for one in self._warm)
         busy = {
             stage: 1000 * sum(one.busy_s.get(stage, 0.0) for one in self._warm) / max(frames, 1)
             for stage in STAGES
         }
         pace = median(self._paces)
-        stock = "stock-tflite" if path.is_file() else "stock"
         return Measured(
             model=self.name,
             chosen=model.uri,
-            format=facts.runtime if facts else stock,
-            precision=computes_in(facts) if facts else _stored_precision(model.uri, self._storage),
-            size_mb=sum(file.stat().st_size for file in model_files(path)) / 1e6,
+            format=_format(files),
+            precision=_precision(files, self._storage),
+            size_mb=sum(file.stat().st_size for file in contents) / 1e6,
             threads=model.threads,
             actors=self._actors,
             batch_size=self._config.batch_size,
@@ -301,9 +299,17 @@ class _ModelRun:
         )
 
 
-def _stored_precision(model: str, storage: Storage) -> str:
-    """What a stock model's weights are rounded to; without its export nobody knows."""
-    export = export_around(resolve_uri(model), storage)
+def _format(files: ModelFiles) -> str:
+    if files.facts is not None:
+        return files.facts.runtime
+    return "stock-tflite" if files.kind == "tflite" else "stock"
+
+
+def _precision(files: ModelFiles, storage: Storage) -> str:
+    """What a network computes in here, a stock model's weights are rounded to by its export."""
+    if files.facts is not None:
+        return computes_in(files.facts)
+    export = export_around(files.place, storage)
     return "as stored" if export is None else export.precision
 
 

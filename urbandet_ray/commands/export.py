@@ -10,7 +10,7 @@ from typing import Literal
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.exporting.export_folder import Export, check_target, publish
 from urbandet_ray.exporting.network_export import export_network
-from urbandet_ray.exporting.run_checkpoint import Kept, complete_labels, fetch_checkpoint
+from urbandet_ray.exporting.run_checkpoint import Kept, complete_labels, fetch_run_checkpoint
 from urbandet_ray.exporting.stock_export import STOCK_PRECISIONS, export_stock
 from urbandet_ray.models.network.facts import (
     PRECISIONS,
@@ -97,7 +97,7 @@ def export(
     with tempfile.TemporaryDirectory(prefix="urbandet-export-") as scratch:
         made = Path(scratch) / "export"
         made.mkdir()
-        trained = fetch_checkpoint(run_uri, checkpoint, storage, Path(scratch) / "run")
+        trained = fetch_run_checkpoint(run_uri, checkpoint, storage, Path(scratch) / "run")
         (made / trained.label_map.name).write_text(complete_labels(trained), "utf-8")
         model, accuracy = "", None
         if format in STOCK_PRECISIONS:

@@ -12,8 +12,6 @@ from urbandet_ray.inference.backend_choice import choose_backend, keep_choice
 from urbandet_ray.inference.job import InferJob, ShardSummary
 from urbandet_ray.inference.pipeline import RunResult, run_inference
 from urbandet_ray.inference.preparation import (
-    detector_loader,
-    device_of,
     look_at_model,
     make_job,
     make_manifest,
@@ -26,6 +24,7 @@ from urbandet_ray.inference.track_files import TrackReport, write_tracks
 from urbandet_ray.inference.tracks import tracker_version
 from urbandet_ray.json_files import to_json
 from urbandet_ray.label_files import read_labels
+from urbandet_ray.models.loader import find_model
 from urbandet_ray.records.sources import Source, list_sources
 from urbandet_ray.runs.lock import LOCK_NAME, WriterLock
 from urbandet_ray.runs.manifest import begin_run
@@ -99,15 +98,15 @@ def infer(
     sources = list_sources(config.input, storage)
     choice = None
     if config.backend == "auto":
-        choice = choose_backend(config, storage, labels, sources, say or (lambda _: None))
+        choice, found = choose_backend(config, storage, labels, sources, say or (lambda _: None))
         config = choice.applied(config)
-    device = device_of(config, storage)
-    if config.actors.gpus and device == "cpu" and say is not None:
+    else:
+        found = find_model(config.model, storage)
+    if config.actors.gpus and not found.files.knows_gpus and say is not None:
         say(f"{config.model.uri} runs on the CPU alone: the GPUs that its actors hold stay idle")
-    manifest = make_manifest(config, storage, labels, sources)
-    load = detector_loader(config, device, storage, labels)
-    detector = look_at_model(config, storage, labels)
-    job = make_job(config, storage, labels, load)
+    manifest = make_manifest(config, found, storage, labels, sources)
+    detector = look_at_model(config, found, storage, labels)
+    job = make_job(config, found, storage, labels)
     folder = job.folder()
     with WriterLock(storage, folder.path(LOCK_NAME), "urbandet infer") as lock:
         if choice is not None:

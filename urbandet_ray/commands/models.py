@@ -12,9 +12,9 @@ from urbandet_ray.models.zoo import (
     ZooModel,
     cached_model,
     fetch_model,
-    find_model,
     model_config_path,
     zoo_folder,
+    zoo_model,
     zoo_models,
 )
 from urbandet_ray.storage import Storage
@@ -51,7 +51,7 @@ def show_model(name: str) -> str:
     Raises:
         ConfigError: no such model.
     """
-    model = find_model(name)
+    model = zoo_model(name)
     masks = f", masks {model.mask_map:.1f}" if model.mask_map else ""
     have = cached_model(model, zoo_folder())
     lines = [
@@ -79,7 +79,7 @@ def fetch(
     say: Callable[[str], None],
 ) -> FetchedModel:
     """Fetch one model and say where its files are; `fetch_model` has the contract."""
-    model = find_model(name)
+    model = zoo_model(name)
     found = fetch_model(
         model, storage, _lines(model, say), source=source, folder=cache, sha256=sha256
     )

@@ -20,7 +20,7 @@ from urbandet_ray.commands.display import infer_progress
 from urbandet_ray.commands.infer import infer
 from urbandet_ray.config import InferConfig
 from urbandet_ray.entrypoints.script import run_job
-from urbandet_ray.entrypoints.serve import find_model
+from urbandet_ray.entrypoints.serve import model_to_serve
 from urbandet_ray.launch.sagemaker.container import FAILURE_CHARACTERS
 from urbandet_ray.launch.sagemaker.hosting import PROCESSING_ROOT
 from urbandet_ray.models.archives import unpack
@@ -63,9 +63,9 @@ def _model(folder: Path) -> tuple[str, str | None]:
         unpacked = folder.parent / "unpacked"
         unpacked.mkdir(exist_ok=True)
         unpack(archives[0], unpacked, archives[0].name)
-        return find_model(str(unpacked))
+        return model_to_serve(str(unpacked))
     tflite = sorted(folder.glob("*.tflite"))
-    return (str(tflite[0]), None) if tflite else find_model(str(folder))
+    return (str(tflite[0]), None) if tflite else model_to_serve(str(folder))
 
 
 def _say(text: str) -> None:

@@ -169,7 +169,7 @@ def load_service(
     Raises:
         UrbandetError: there is no model that can be loaded.
     """
-    uri, labels = find_model(model)
+    uri, labels = model_to_serve(model)
     storage = Storage()
     served = ModelConfig(
         uri=uri,
@@ -182,7 +182,7 @@ def load_service(
     return Service(load_detector(served, storage, read_labels(labels, storage)), str(name))
 
 
-def find_model(model: str) -> tuple[str, str | None]:
+def model_to_serve(model: str) -> tuple[str, str | None]:
     """A model's place and its label map's; None where that lies beside the model, or in it.
 
     Raises:

@@ -56,7 +56,7 @@ class RunCheckpoint:
         return self.checkpoint_folder / self.name.rpartition("/")[2]
 
 
-def fetch_checkpoint(run_uri: str, kept: Kept, storage: Storage, folder: Path) -> RunCheckpoint:
+def fetch_run_checkpoint(run_uri: str, kept: Kept, storage: Storage, folder: Path) -> RunCheckpoint:
     """Bring one checkpoint of a run and its label map into a local folder.
 
     Raises:

@@ -59,7 +59,8 @@ def trace_network(config: Any, checkpoint: str) -> TracedNetwork:
     odapi = open_odapi()
     tf = odapi.tf
     kind = str(config.model.WhichOneof("model"))
-    resizing, prepare = _preparing(config.model, kind)
+    resizing = _resizing(config.model, kind)
+    prepare = _preparing(resizing, kind)
     module = tf.Module()
     answer_of = _answers(kind)
 
@@ -115,16 +116,12 @@ def _answers(kind: str) -> Callable[[Any, Any, Any], dict[str, Any]]:
     return raw if kind == "ssd" else final
 
 
-def _preparing(model: Any, kind: str) -> tuple[Resizing, Prepare]:
-    """What the image resizer comes to, and what does the same as `model.preprocess` for a batch.
+def _resizing(model: Any, kind: str) -> Resizing:
+    """What the image resizer of a pipeline.config's model comes to.
 
-    The OD API's own takes one image: images of one size are resized alike, so a batch needs no
-    loop. Its bilinear rule is TensorFlow 1's (no half-pixel centres). An SSD normalises before it
-    resizes; here that comes after, on as few pixels as there are then: normalising is linear, so
-    both come to the same but for rounding. It pads with zeros, the others with black.
+    Raises:
+        ModelError: an architecture or an image resizer that cannot be had in batches.
     """
-    odapi = open_odapi()
-    tf = odapi.tf
     if kind not in ("ssd", "faster_rcnn", "center_net"):
         raise ModelError(f"a {kind} model has no network for batches: use the stock export")
     if kind == "faster_rcnn" and model.faster_rcnn.number_of_stages == 1:
@@ -150,6 +147,18 @@ def _preparing(model: Any, kind: str) -> tuple[Resizing, Prepare]:
             f"{chosen} with grey images, another method than BILINEAR or a pad value has no "
             "network for batches: use the stock export"
         )
+    return resizing
+
+
+def _preparing(resizing: Resizing, kind: str) -> Prepare:
+    """What does the same as `model.preprocess` for a batch.
+
+    The OD API's own takes one image: images of one size are resized alike, so a batch needs no
+    loop. Its bilinear rule is TensorFlow 1's (no half-pixel centres). An SSD normalises before it
+    resizes; here that comes after, on as few pixels as there are then: normalising is linear, so
+    both come to the same but for rounding. It pads with zeros, the others with black.
+    """
+    tf = open_odapi().tf
 
     def prepare(images: Any, normalise: Callable[[Any], Any]) -> tuple[Any, Any]:
         shape = tf.shape(images)
@@ -173,7 +182,7 @@ def _preparing(model: Any, kind: str) -> tuple[Resizing, Prepare]:
             seen = normalise(seen)
         return seen, tf.tile([[size[1], size[2], 3]], [shape[0], 1])
 
-    return resizing, prepare
+    return prepare
 
 
 def _pad_values(resizer: Any) -> list[float]:

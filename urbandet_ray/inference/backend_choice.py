@@ -13,27 +13,27 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from urbandet_ray.config import InferConfig
+from urbandet_ray.config import InferConfig, ModelConfig
 from urbandet_ray.errors import (
     ConfigError,
     InputError,
+    LabelError,
     MissingExtraError,
     ModelError,
     NotFoundError,
     RecordError,
 )
-from urbandet_ray.exporting.export_folder import list_exports
+from urbandet_ray.exporting.export_folder import Export, list_exports
 from urbandet_ray.frames import Frame
 from urbandet_ray.inference.job import InferJob
-from urbandet_ray.inference.preparation import detector_loader, device_of, make_job
+from urbandet_ray.inference.preparation import make_job
 from urbandet_ray.inference.session import ray_session
 from urbandet_ray.inference.tuning import GPU_BATCHES, TRIAL_FRAMES, Trial, Tuning, tune
 from urbandet_ray.json_files import read_value, to_json
 from urbandet_ray.labels import LabelMap
-from urbandet_ray.models.model_files import local_model
-from urbandet_ray.models.network.facts import NetworkFacts, is_network, read_facts
+from urbandet_ray.models.loader import FoundModel, find_model
+from urbandet_ray.models.network.facts import NetworkFacts
 from urbandet_ray.models.network.runtimes import computes_in
-from urbandet_ray.models.shipped import SHIPPED_URI
 from urbandet_ray.records.images import decode_frame
 from urbandet_ray.records.sources import Record, Source, read_source
 from urbandet_ray.runs.manifest import BACKEND_NAME, InferenceManifest, has_run
@@ -49,11 +49,11 @@ class Candidates:
     """Models to choose from.
 
     Attributes:
-        uris: by name.
+        models: by name.
         left_out: why, by name.
     """
 
-    uris: dict[str, str] = field(default_factory=dict)
+    models: dict[str, FoundModel] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
 
@@ -93,24 +93,47 @@ def choose_backend(
     labels: LabelMap,
     sources: Sequence[Source],
     say: Say,
-) -> Choice:
-    """The choice in the run folder, else a new one, measured.
+) -> tuple[Choice, FoundModel]:
+    """The choice in the run folder, else a new one, measured; and the model that it chose.
 
     Raises:
         ConfigError: the run folder's run was started without a choice, or with another one.
         ModelError: no model there.
         RunError: none of the candidates runs here.
     """
-    parts = {"model", "batch_size", "actors", "tiles", "reduced_decode"}
-    asked = config.model_dump(include=parts, mode="json")
-    asked |= {"draw": config.draw.enabled, "num_cpus": config.ray.num_cpus}
-    kept = _kept(RunFolder(config.output, storage), asked)
+    kept = _kept(RunFolder(config.output, storage), _asked(config))
     if kept is not None:
         say(f"{kept.uri}, {kept.threads} threads, batches of {kept.batch_size}: chosen before")
-        return kept
-    found = candidates(config.model.uri, storage)
-    say(f"measuring {', '.join(found.uris) or 'nothing'}: once, some minutes")
-    jobs = {name: partial(_job, config, uri, storage, labels) for name, uri in found.uris.items()}
+        return kept, find_model(kept.applied(config).model, storage)
+    found = candidates(config.model, storage)
+    return measure_candidates(config, found, storage, labels, sources, say)
+
+
+def _asked(config: InferConfig) -> dict[str, Any]:
+    """What a choice was made for."""
+    parts = {"model", "batch_size", "actors", "tiles", "reduced_decode"}
+    asked = config.model_dump(include=parts, mode="json")
+    return asked | {"draw": config.draw.enabled, "num_cpus": config.ray.num_cpus}
+
+
+def measure_candidates(
+    config: InferConfig,
+    found: Candidates,
+    storage: Storage,
+    labels: LabelMap,
+    sources: Sequence[Source],
+    say: Say,
+) -> tuple[Choice, FoundModel]:
+    """The fastest of the candidates with its settings, and the model itself.
+
+    Raises:
+        InputError: no frame to measure on.
+        RunError: none of the candidates runs here.
+    """
+    say(f"measuring {', '.join(found.models) or 'nothing'}: once, some minutes")
+    jobs = {
+        name: partial(_job, config, model, storage, labels) for name, model in found.models.items()
+    }
     with ray_session(config.ray):
         tuning = tune(
             jobs,
@@ -126,9 +149,10 @@ def choose_backend(
     left_out = found.left_out | dict(tuning.failed)
     say(to_table(tuning, left_out))
     best = tuning.fastest()
-    return Choice(
-        asked=asked,
-        uri=found.uris[best.model],
+    chosen = found.models[best.model]
+    choice = Choice(
+        asked=_asked(config),
+        uri=chosen.config.uri,
         threads=best.threads,
         batch_size=best.batch_size,
         trials=[asdict(trial) for trial in tuning.trials],
@@ -136,6 +160,7 @@ def choose_backend(
         node=dict(tuning.node),
         gpus=best.gpus,
     )
+    return choice, replace(chosen, config=choice.applied(config).model)
 
 
 def keep_choice(choice: Choice, folder: RunFolder) -> None:
@@ -144,49 +169,47 @@ def keep_choice(choice: Choice, folder: RunFolder) -> None:
         folder.storage.write_bytes(folder.path(BACKEND_NAME), to_json(asdict(choice)))
 
 
-def candidates(uri: str, storage: Storage) -> Candidates:
+def candidates(config: ModelConfig, storage: Storage) -> Candidates:
     """What a model's URI offers to choose from.
 
     Raises:
         ModelError: neither a model nor a run folder with exports.
+        LabelError: no label map or mapping where the config says.
     """
     try:
-        if uri == SHIPPED_URI or local_model(uri, storage):
-            return Candidates({uri.rstrip("/").rpartition("/")[2]: uri})
+        model = find_model(config, storage)
+        return Candidates({config.uri.rstrip("/").rpartition("/")[2]: model})
     except ModelError:
-        exports = list_exports(uri, storage)
+        exports = list_exports(config.uri, storage)
         if not exports:
             raise
     best = any(export.is_best for export in exports)
     found = Candidates()
     for export in exports:
-        why = None
         if best and not export.is_best:
-            why = "of the last checkpoint, not the best"
-        elif facts := _facts(export.model, storage):
-            why = facts if isinstance(facts, str) else _objection(facts)
-        elif export.precision != "f32":
-            why = "rounded weights are not faster"
-        if why is None:
-            found.uris[export.name] = export.model
-        else:
+            found.left_out[export.name] = "of the last checkpoint, not the best"
+            continue
+        try:
+            model = find_model(config.model_copy(update={"uri": export.model}), storage)
+        except (ModelError, LabelError) as error:
+            found.left_out[export.name] = str(error)
+            continue
+        if why := _objection(export, model.files.facts):
             found.left_out[export.name] = why
-    if not found.uris:
+        else:
+            found.models[export.name] = model
+    if not found.models:
         reasons = "; ".join(f"{name}: {why}" for name, why in found.left_out.items())
-        raise ModelError(f"no export in {uri} can be chosen ({reasons}): urbandet export {uri}")
+        raise ModelError(
+            f"no export in {config.uri} can be chosen ({reasons}): urbandet export {config.uri}"
+        )
     return found
 
 
-def _facts(model: str, storage: Storage) -> NetworkFacts | str | None:
-    """What a network says of itself, why it cannot be used, or None for any other model."""
-    try:
-        path = local_model(model, storage)
-        return read_facts(path, model) if is_network(path) else None
-    except ModelError as error:
-        return str(error)
-
-
-def _objection(facts: NetworkFacts) -> str | None:
+def _objection(export: Export, facts: NetworkFacts | None) -> str | None:
+    """Why nobody should be given an export unasked; None where nothing is against it."""
+    if facts is None:
+        return None if export.precision == "f32" else "rounded weights are not faster"
     try:
         if computes_in(facts) != facts.precision:
             return f"this processor does not compute in {facts.precision}"
@@ -221,12 +244,11 @@ def _kept(folder: RunFolder, asked: dict[str, Any]) -> Choice | None:
 
 
 def _job(
-    config: InferConfig, uri: str, storage: Storage, labels: LabelMap, threads: int
+    config: InferConfig, found: FoundModel, storage: Storage, labels: LabelMap, threads: int
 ) -> InferJob:
-    model = config.model.model_copy(update={"uri": uri, "threads": threads})
-    config = config.model_copy(update={"model": model})
-    load = detector_loader(config, device_of(config, storage), storage, labels)
-    return make_job(config, storage, labels, load)
+    model = found.config.model_copy(update={"threads": threads})
+    config, found = config.model_copy(update={"model": model}), replace(found, config=model)
+    return make_job(config, found, storage, labels)
 
 
 def _sample(sources: Sequence[Source], storage: Storage, config: InferConfig) -> list[Record]:

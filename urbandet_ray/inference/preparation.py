@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,12 +14,8 @@ from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.classes import builtin_mappings
 from urbandet_ray.models.detector import Detector
 from urbandet_ray.models.devices import Device
-from urbandet_ray.models.loader import (
-    input_wh,
-    knows_gpus,
-    load_detector,
-    model_fingerprint,
-)
+from urbandet_ray.models.loader import FoundModel
+from urbandet_ray.models.model_files import ModelFiles
 from urbandet_ray.models.shipped import SHIPPED_URI
 from urbandet_ray.models.tiles import load_tiled
 from urbandet_ray.records.sources import Source
@@ -46,21 +43,12 @@ def with_absolute_places(config: InferConfig) -> InferConfig:
     )
 
 
-def device_of(config: InferConfig, storage: Storage) -> Device:
-    """Where the config's model runs: on a GPU where its actors hold one and it knows GPUs.
-
-    Raises:
-        ModelError: missing or of another kind.
-    """
-    return "gpu" if config.actors.gpus and knows_gpus(config.model.uri, storage) else "cpu"
-
-
 def detector_loader(
-    config: InferConfig, device: Device, storage: Storage, labels: LabelMap
+    config: InferConfig, found: FoundModel, device: Device, storage: Storage, labels: LabelMap
 ) -> Callable[[], Detector]:
     """What makes the detector, tiled where the config says so; it travels to every actor."""
     model = config.model
-    load = partial(load_detector, model, storage, labels, device=device)
+    load = partial(found.load, storage, labels, device=device)
     if not config.tiles.is_on:
         return load
     return partial(
@@ -72,7 +60,9 @@ def detector_loader(
     )
 
 
-def look_at_model(config: InferConfig, storage: Storage, labels: LabelMap) -> Detector:
+def look_at_model(
+    config: InferConfig, found: FoundModel, storage: Storage, labels: LabelMap
+) -> Detector:
     """Load the model in this process: one that does not fit says so before a cluster is started.
 
     On the CPU, as GPUs may be on the cluster alone; so what TensorRT would compile is not compiled.
@@ -80,31 +70,33 @@ def look_at_model(config: InferConfig, storage: Storage, labels: LabelMap) -> De
     Raises:
         ModelError, LabelError, MissingExtraError: why it cannot be used.
     """
-    model = config.model
-    if model.compiler == "tensorrt":
-        config = config.model_copy(update={"model": model.model_copy(update={"compiler": None})})
-    return detector_loader(config, "cpu", storage, labels)()
+    if found.config.compiler == "tensorrt":
+        found = replace(found, config=found.config.model_copy(update={"compiler": None}))
+    return detector_loader(config, found, "cpu", storage, labels)()
 
 
 def make_job(
-    config: InferConfig, storage: Storage, labels: LabelMap, load: Callable[[], Detector]
+    config: InferConfig, found: FoundModel, storage: Storage, labels: LabelMap
 ) -> InferJob:
     """What readers and actors need to know about the run.
 
     Raises:
         ModelError: reduced_decode with a model that is no network.
     """
-    return InferJob(config, storage, load, labels, _least_wh(config, storage))
+    device: Device = "gpu" if config.actors.gpus and found.files.knows_gpus else "cpu"
+    load = detector_loader(config, found, device, storage, labels)
+    return InferJob(config, storage, load, labels, _least_wh(config, found.files))
 
 
-def _least_wh(config: InferConfig, storage: Storage) -> tuple[int, int] | None:
+def _least_wh(config: InferConfig, files: ModelFiles) -> tuple[int, int] | None:
     if not config.reduced_decode:
         return None
-    return input_wh(config.model, storage)
+    return files.input_wh
 
 
 def make_manifest(
     config: InferConfig,
+    found: FoundModel,
     storage: Storage,
     labels: LabelMap,
     sources: Sequence[Source],
@@ -129,7 +121,7 @@ def make_manifest(
         sources=len(sources),
         size_bytes=sum(source.size_bytes for source in sources),
         fingerprint={
-            "model": model_fingerprint(config.model, storage),
+            "model": found.fingerprint(storage),
             "settings": digest([results, dict(labels.names)]),
             "input": digest(listing),
         },

@@ -78,7 +78,7 @@ def zoo_models() -> tuple[ZooModel, ...]:
     return tuple(ZooModel(**row) for row in json.loads(_TABLE.read_text("utf-8")))
 
 
-def find_model(name: str) -> ZooModel:
+def zoo_model(name: str) -> ZooModel:
     """The archive of that name, or the first that a config in configs/models goes with.
 
     Raises:

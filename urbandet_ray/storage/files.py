@@ -152,9 +152,18 @@ class Storage:
         with local.open_read(source, 0, None) as stream:
             local.copy_in(stream, at)
 
-    def download_file(self, uri: str, local_path: Path) -> None:
-        """Copy a file to a local path, whole or not at all; its folder is made if needed."""
-        with self.open_read(uri) as stream:
+    def download_file(
+        self, uri: str, local_path: Path, *, expect_version: str | None = None
+    ) -> None:
+        """Copy a file to a local path, whole or not at all; its folder is made if needed.
+
+        Args:
+            expect_version: refuse any other version (FileInfo.version).
+
+        Raises:
+            StorageError: the content changed, or the connection kept breaking.
+        """
+        with self.open_read(uri, expect_version=expect_version) as stream:
             local.copy_in(stream, Path(local_path))
 
     def delete(self, uri: str) -> None:

@@ -12,7 +12,7 @@ from urbandet_ray.label_files import read_labels
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.models.pipeline_config import PipelineConfig, read_pipeline
-from urbandet_ray.models.zoo import cached_model, find_model, model_config_path, zoo_folder
+from urbandet_ray.models.zoo import cached_model, model_config_path, zoo_folder, zoo_model
 from urbandet_ray.records.data_folder import DataFolder, read_data_folder, records_at
 from urbandet_ray.records.source import Source
 from urbandet_ray.storage import Storage, join_uri
@@ -146,7 +146,7 @@ def find_checkpoint(uri: str, storage: Storage) -> str:
         NotFoundError: there is none.
     """
     if "/" not in uri and not storage.exists(f"{uri}.index"):
-        found = cached_model(find_model(uri), zoo_folder())
+        found = cached_model(zoo_model(uri), zoo_folder())
         if found is None:
             raise NotFoundError(f"{uri} is not on this machine: urbandet models fetch {uri}")
         return str(found.checkpoint)

@@ -12,7 +12,7 @@ import pytest
 from waiting import END_S
 
 from urbandet_ray.entrypoints import serve
-from urbandet_ray.entrypoints.serve import Service, find_model, load_service, make_server
+from urbandet_ray.entrypoints.serve import Service, load_service, make_server, model_to_serve
 from urbandet_ray.errors import ModelError, NotFoundError
 from urbandet_ray.records.images import decode_image, encode_jpeg, encode_png
 from urbandet_ray.records.sources import list_sources, read_source
@@ -186,11 +186,11 @@ def test_the_networks_of_a_training_job_come_first(tmp_path: Path) -> None:
     """Then the stock export; the label map is the folder's."""
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "saved_model.pb").touch()
-    assert find_model(str(tmp_path)) == (str(tmp_path / "1"), None)
+    assert model_to_serve(str(tmp_path)) == (str(tmp_path / "1"), None)
     network = tmp_path / "optimized" / "openvino"
     network.mkdir(parents=True)
     (network / "network.json").touch()
     (tmp_path / "label_map.pbtxt").touch()
-    assert find_model(str(tmp_path)) == (str(network), str(tmp_path / "label_map.pbtxt"))
+    assert model_to_serve(str(tmp_path)) == (str(network), str(tmp_path / "label_map.pbtxt"))
     with pytest.raises(NotFoundError, match="holds no model: expected optimized/FORMAT"):
-        find_model(str(tmp_path / "optimized"))
+        model_to_serve(str(tmp_path / "optimized"))

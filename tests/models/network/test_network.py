@@ -21,7 +21,7 @@ from urbandet_ray.exporting.accuracy import measure_accuracy
 from urbandet_ray.exporting.conversion import write_network
 from urbandet_ray.exporting.tracing import trace_network
 from urbandet_ray.models import odapi
-from urbandet_ray.models.loader import load_detector, model_fingerprint
+from urbandet_ray.models.loader import find_model, load_detector
 from urbandet_ray.models.network import runtimes
 from urbandet_ray.models.network.facts import (
     Accuracy,
@@ -264,8 +264,9 @@ def test_suppression_may_be_another(network: Callable[..., str], run: Path) -> N
     assert scores(iou_max=0.05, class_agnostic=True) < strict
     assert scores(soft_sigma=0.5) < none
     prints = {
-        model_fingerprint(ModelConfig(uri=network("tflite"), nms=NmsConfig(iou_max=iou)), Storage())
+        find_model(model, Storage()).fingerprint(Storage())
         for iou in (None, 0.05, 1.0)
+        for model in [ModelConfig(uri=network("tflite"), nms=NmsConfig(iou_max=iou))]
     }
     assert len(prints) == 3
     with pytest.raises(ModelError, match=r"inside, by its own rules: model\.nms changes"):

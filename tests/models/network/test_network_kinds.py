@@ -10,7 +10,7 @@ import pytest
 
 from urbandet_ray.commands.export import export
 from urbandet_ray.config import ModelConfig
-from urbandet_ray.exporting.tracing import _preparing
+from urbandet_ray.exporting.tracing import _preparing, _resizing
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models import odapi
 from urbandet_ray.models.loader import load_detector
@@ -57,7 +57,7 @@ def test_pixels_are_the_models_own(name: str, rounding: float) -> None:
     kind = str(config.WhichOneof("model"))
     api = odapi.open_odapi()
     model = api.model_builder.build(config, is_training=False)
-    _, prepare = _preparing(config, kind)
+    prepare = _preparing(_resizing(config, kind), kind)
     normalise = model._feature_extractor.preprocess
     draw = np.random.default_rng(5)
     for height, width in ((60, 120), (130, 70), (96, 96)):

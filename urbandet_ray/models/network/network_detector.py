@@ -14,7 +14,7 @@ from urbandet_ray.errors import ModelError
 from urbandet_ray.frames import Image
 from urbandet_ray.models.answers import AnswerRules, failed, image_size_wh
 from urbandet_ray.models.devices import Device
-from urbandet_ray.models.network.facts import Resizing, Runtime, read_anchors, read_facts
+from urbandet_ray.models.network.facts import NetworkFacts, Resizing, Runtime, read_anchors
 from urbandet_ray.models.network.postprocess import detect_from_raw
 from urbandet_ray.models.network.runtimes import Answer, Compiler, load_runtime
 
@@ -25,6 +25,7 @@ class NetworkDetector:
     def __init__(
         self,
         folder: Path,
+        facts: NetworkFacts,
         source: str,
         rules: AnswerRules,
         threads: int,
@@ -37,6 +38,7 @@ class NetworkDetector:
 
         Args:
             folder: holds network.json.
+            facts: what is in it.
             source: the model's name in messages.
             rules: what is kept of its answers.
             threads: of the runtime on the CPU.
@@ -49,7 +51,7 @@ class NetworkDetector:
             ModelError: it is damaged, there is no GPU for it, it has no PostProcess to change, or
                 the compiler is for others.
         """
-        self._facts = read_facts(folder, source)
+        self._facts = facts
         self._anchors = self._raw_rules = None
         if self._facts.rules is not None:
             self._anchors = read_anchors(folder, source)
