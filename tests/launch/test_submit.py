@@ -129,7 +129,7 @@ def test_a_submission_says_what_it_checked_and_how_to_follow_it(
         f"ok    input {BUCKET}/spoilt: can be listed and read",
         f"ok    output {BUCKET}/runs/spoilt: can be listed, written, read and cleaned up",
         "ok    clock: within",
-        "ok    resources: each actor needs 0.8 CPU; room for 2 now",
+        "ok    resources: each actor needs 1 CPU; room for 2 now",
         "ok    disk: ",
     ):
         assert line in told
