@@ -9,14 +9,17 @@ from conftest import REPOSITORY
 from drives import write_drive
 from manifests import inference_manifest, training_manifest
 
+from urbandet_ray.commands.bench import bench
 from urbandet_ray.commands.evaluate import evaluate
 from urbandet_ray.commands.export import export
 from urbandet_ray.commands.infer import infer
 from urbandet_ray.commands.track import track
 from urbandet_ray.commands.video import make_video
-from urbandet_ray.config import EvalConfig, InferConfig, TrackConfig, VideoConfig
+from urbandet_ray.config import EvalConfig, InferConfig, ModelConfig, TrackConfig, VideoConfig
 from urbandet_ray.entrypoints import sagemaker_batch
+from urbandet_ray.entrypoints.serve import load_service
 from urbandet_ray.errors import UrbandetError
+from urbandet_ray.inference.backend_choice import candidates
 from urbandet_ray.json_files import to_json
 from urbandet_ray.storage import Storage
 
@@ -81,6 +84,19 @@ WRITERS: dict[str, Opens] = {
     "SageMaker's batch": batch,
 }
 """They begin or resume an inference in it."""
+
+
+MODELS: dict[str, Opens] = {
+    "infer --model": lambda run, tmp: infer(
+        InferConfig(input=drive(tmp), output=str(tmp / "new"), model=ModelConfig(uri=run))
+    ),
+    "candidates": lambda run, tmp: candidates(ModelConfig(uri=run), STORAGE),
+    "bench": lambda run, tmp: bench(
+        InferConfig(input=drive(tmp), output="-"), [run], say=lambda _: None
+    ),
+    "serve": lambda run, tmp: load_service(run),
+}
+"""They want a model, or a training run with exports."""
 
 
 def drive(tmp: Path) -> str:
@@ -178,3 +194,17 @@ def test_export_wants_a_training_run(tmp_path: Path) -> None:
         UrbandetError, match=r"no training run .* \(it is empty\); give the run fol"
     ):
         export(run, storage=STORAGE)
+
+
+@pytest.mark.parametrize("opens", MODELS.values(), ids=MODELS)
+def test_a_run_is_no_model(
+    opens: Opens, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A training is exported first; an inference names the model that it ran."""
+    run = folder(tmp_path, TRAINING)
+    message = told(opens, run, tmp_path, capsys)
+    assert f"{run} is a training run, not a model: " in message
+    assert f"urbandet export {run}" in message
+    (Path(run) / "run.json").write_bytes(INFERENCE)
+    message = told(opens, run, tmp_path, capsys)
+    assert f"{run} is an inference run, not a model: it ran 'shipped'" in message

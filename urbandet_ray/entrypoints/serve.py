@@ -23,11 +23,12 @@ from typing import Any
 
 from urbandet_ray.config import ModelConfig
 from urbandet_ray.detections import Detections
-from urbandet_ray.errors import ConfigError, NotFoundError, RecordError, UrbandetError
+from urbandet_ray.errors import ConfigError, ModelError, NotFoundError, RecordError, UrbandetError
 from urbandet_ray.label_files import read_labels
 from urbandet_ray.models.detector import Detector
 from urbandet_ray.models.loader import load_detector
 from urbandet_ray.records.images import decode_image
+from urbandet_ray.runs.manifest import run_instead_of_model
 from urbandet_ray.storage import Storage
 
 PORT = 8080
@@ -187,6 +188,7 @@ def model_to_serve(model: str) -> tuple[str, str | None]:
 
     Raises:
         NotFoundError: the folder holds none.
+        ModelError: it is a run folder.
     """
     folder = Path(model)
     if model == "shipped" or not folder.is_dir():
@@ -201,6 +203,8 @@ def model_to_serve(model: str) -> tuple[str, str | None]:
             folder / name / "network.json"
         ).is_file():
             return str(folder / name), given
+    if told := run_instead_of_model(model, Storage()):
+        raise ModelError(told)
     raise NotFoundError(
         f"{folder} holds no model: expected optimized/FORMAT/network.json or 1/saved_model.pb, as "
         "a training job's model.tar.gz has"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from urbandet_ray.config import ModelConfig
 from urbandet_ray.errors import LabelError, NotFoundError
+from urbandet_ray.label_files import MAPPING_FORM, read_label_text
 from urbandet_ray.models.classes import builtin_mapping_text, builtin_mappings
 from urbandet_ray.models.model_files import ModelFiles
 from urbandet_ray.storage import Storage, join_uri
@@ -58,7 +59,7 @@ def find_class_files(config: ModelConfig, files: ModelFiles, storage: Storage) -
     mapping = None if config.mapping is None else _mapping_text(config.mapping, storage)
     if config.labels is not None:
         try:
-            text = _text(config.labels, storage)
+            text = read_label_text(config.labels, storage)
         except NotFoundError as error:
             raise LabelError(
                 f"no label map at {config.labels}: expected a label_map.pbtxt or a list with a "
@@ -68,7 +69,9 @@ def find_class_files(config: ModelConfig, files: ModelFiles, storage: Storage) -
     own, general = _places(files.place)
     for place in (*own, *general):
         if _exists(place, files, storage):
-            return ClassFiles(_text(place, storage), place, place in own, mapping, (place,))
+            return ClassFiles(
+                read_label_text(place, storage), place, place in own, mapping, (place,)
+            )
     return ClassFiles(None, "", False, mapping, (*own, *general))
 
 
@@ -98,16 +101,9 @@ def _mapping_text(mapping: str, storage: Storage) -> str:
     if text is not None:
         return text
     try:
-        return _text(mapping, storage)
+        return read_label_text(mapping, storage, MAPPING_FORM)
     except NotFoundError as error:
         raise LabelError(
             f"no class mapping {mapping!r}: expected the path of a YAML, or one of "
             f"{', '.join(builtin_mappings())}"
         ) from error
-
-
-def _text(uri: str, storage: Storage) -> str:
-    try:
-        return storage.read_bytes(uri).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise LabelError(f"{uri} is not UTF-8 text: is it a label map or mapping?") from error

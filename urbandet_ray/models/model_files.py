@@ -11,6 +11,7 @@ from urbandet_ray.errors import ModelError, NotFoundError
 from urbandet_ray.models.model_cache import cached_copy
 from urbandet_ray.models.network.facts import FACTS_NAME, NetworkFacts, is_network, read_facts
 from urbandet_ray.models.shipped import SHIPPED_URI, shipped_model_path
+from urbandet_ray.runs.manifest import run_instead_of_model
 from urbandet_ray.storage import FileInfo, Storage
 from urbandet_ray.uris import parse_uri
 
@@ -106,6 +107,15 @@ def find_model_files(uri: str, storage: Storage) -> ModelFiles:
     Raises:
         ModelError: nothing there, a model of another kind, or a damaged network.json.
     """
+    try:
+        return _recognised(uri, storage)
+    except ModelError:
+        if told := run_instead_of_model(_place(uri), storage):
+            raise ModelError(told) from None
+        raise
+
+
+def _recognised(uri: str, storage: Storage) -> ModelFiles:
     place = _place(uri)
     at = parse_uri(place)
     remote = () if isinstance(at, Path) else _listed(place, storage)

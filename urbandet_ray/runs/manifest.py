@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import PlainValidator
 
 from urbandet_ray.config.inference_config import DrawConfig
-from urbandet_ray.errors import ConfigError, LabelError, NotFoundError, RunError
+from urbandet_ray.errors import ConfigError, LabelError, NotFoundError, RunError, StorageError
 from urbandet_ray.json_files import parse_value, to_json
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.runs.lock import LOCK_NAME
@@ -223,6 +223,20 @@ def find_manifest(uri: str, storage: Storage) -> Manifest | None:
         got = "a list" if isinstance(data, list) else json.dumps(data)[:40]
         raise RunError(f"{place} is damaged: it is {got}, expected an object. {_REMEDY}")
     return _parse(data, place)
+
+
+def run_instead_of_model(uri: str, storage: Storage) -> str | None:
+    """Why a run folder is no model, with what to name; None where it holds no run."""
+    try:
+        found = find_manifest(uri, storage)
+    except (RunError, StorageError):
+        return None
+    if found is None:
+        return None
+    told = f"{uri} is {_a_run(found)}, not a model: "
+    if isinstance(found, InferenceManifest):
+        return f"{told}it ran {found.model.get('uri')!r}"
+    return f"{told}name one of its exports, which `urbandet export {uri}` makes"
 
 
 def begin_run(manifest: Manifest, uri: str, storage: Storage) -> bool:

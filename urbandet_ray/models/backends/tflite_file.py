@@ -97,7 +97,7 @@ def _packed_labels(content: bytes) -> str | None:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = [name for name in archive.namelist() if name.endswith(_LABEL_FILE_ENDS)]
             names.sort(key=lambda name: "label" not in name.lower())
-            return archive.read(names[0]).decode("utf-8", "replace") if names else None
+            return archive.read(names[0]).decode("utf-8-sig", "replace") if names else None
     except zipfile.BadZipFile:
         return None
 
