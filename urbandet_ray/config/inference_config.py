@@ -21,7 +21,7 @@ class NmsConfig(Section):
     Other models do it inside, by their own rules."""
 
     iou_max: OpenShare | None = None
-    """A box that overlaps a better one of its class by more goes."""
+    """A box that overlaps a better one of its class by more is dropped."""
     soft_sigma: Annotated[float, Field(ge=0)] | None = None
     """Above 0, overlap lowers scores instead (Soft-NMS); 0.5 is usual."""
     class_agnostic: bool | None = None
@@ -32,8 +32,8 @@ class ModelConfig(Section):
     """Which detector, and how its answers are read."""
 
     uri: str = "shipped"
-    """`shipped`, a network of `urbandet export`, a .tflite file with its NMS op, or the OD API's
-    SavedModel folder."""
+    """`shipped`, a network of `urbandet export`, a .tflite file with its NMS op, the OD API's
+    SavedModel folder, or with `backend: auto` a training run's folder."""
     labels: str | None = None
     """The model's own classes (label_map.pbtxt or a name a line); None looks beside the model."""
     mapping: str | None = None
@@ -41,7 +41,7 @@ class ModelConfig(Section):
     score_min: Share = 0.01
     """Detections below this score are dropped; a higher one makes mAP a lower bound."""
     max_detections: Positive = 100
-    """At most this many a frame, best first."""
+    """At most this many detections a frame, best first."""
     threads: Positive = 1
     """CPU threads of the model in each actor; a CPU actor holds as many cores."""
     mean: float | None = None
@@ -55,7 +55,7 @@ class ModelConfig(Section):
 
 
 class TilesConfig(Section):
-    """Parts of each image that the model sees too, enlarged: for small objects. 1 x 1 is off."""
+    """Parts of each image that the model also sees, enlarged, for small objects. 1 x 1 is off."""
 
     rows: Positive = 1
     """Tiles from top to bottom."""
@@ -65,9 +65,10 @@ class TilesConfig(Section):
     """Share of a tile's side that neighbours share: what fits into the strip is whole in one. An
     object larger than it may be cut in every tile, and is then whole in the whole image only."""
     whole: bool = True
-    """The whole image is looked at too; without it objects larger than a tile come in pieces."""
+    """The model sees the whole image too. Without it, objects larger than a tile are found in
+    pieces."""
     merge: Literal["nms", "fusion"] = "nms"
-    """nms keeps the best box of an object, fusion averages all (weighted box fusion)."""
+    """nms keeps the best box of an object, fusion averages all of them (weighted box fusion)."""
     iou_max: OpenShare = 0.5
     """Boxes of one class that overlap more than this are one object."""
 
