@@ -13,6 +13,7 @@ from urbandet_ray.training.optimisation.rates import (
 
 pytestmark = pytest.mark.train
 
+RUN = {"output": "run", "pipeline": "pipeline.config"}
 COSINE = "cosine_decay_learning_rate { learning_rate_base: 0.003 total_steps: 9 }"
 
 
@@ -25,7 +26,7 @@ def pipeline(schedule: str = COSINE) -> PipelineConfig:
 
 def told(given: PipelineConfig | None, **settings: object) -> tuple[float, str]:
     """The rate with 16 images a step, and the line about it."""
-    rate = plan_rate(load_config(TrainConfig, None, {"output": "run", **settings}), given)
+    rate = plan_rate(load_config(TrainConfig, None, {**RUN, **settings}), given)
     return rate.highest(16), rate.told(16)
 
 
