@@ -104,7 +104,6 @@ def _is_sound(worker: Worker, meter: Meter, step: int, result: StepResult) -> bo
     guard = worker.judgement.guard
     trouble = guard.check(step, losses["total"], norm, worker.rate)
     if trouble is None:
-        worker.in_doubt = losses["total"] not in guard.to_dict()["recent"]  # too high, so far once
         return True
     if not worker.roll_back(step, trouble):
         raise RunError(trouble)
@@ -115,7 +114,7 @@ def _is_worth_keeping(worker: Worker) -> bool:
     """A rollback would find ruined weights behind a loss that is about to blow up; how the run ends
     is kept all the same."""
     ends = worker.step == worker.plan.steps or worker.judgement.early.should_stop
-    return ends or not worker.in_doubt
+    return ends or not worker.judgement.guard.in_doubt
 
 
 def _is_reclaimed(worker: Worker) -> bool:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from urbandet_ray.training.board import Board
 from urbandet_ray.training.building import build, build_schedule, start_weights
 from urbandet_ray.training.checkpoints import BEST, RestorePoint, RunCheckpoints
 from urbandet_ray.training.data.feed import Feed
-from urbandet_ray.training.data.validation import Rows
+from urbandet_ray.training.data.validation import Rows, gather_rows
 from urbandet_ray.training.judgement import Judgement
 from urbandet_ray.training.optimisation.batchnorm import (
     REESTIMATE_BATCHES,
@@ -39,7 +37,6 @@ from urbandet_ray.training.optimisation.pruning import (
 )
 from urbandet_ray.training.optimisation.step import (
     Batch,
-    gather_rows,
     make_detect,
     make_forward,
     make_step,
@@ -57,7 +54,6 @@ class Worker:
     Attributes:
         step: optimizer steps done.
         rate: learning rate of the step under way.
-        in_doubt: the last loss that was read was unusual; no weights to go back to.
         feed: its records.
         judgement: what the run has learnt of itself; the same on all workers.
         board: the log; None on all workers but the first.
@@ -67,7 +63,7 @@ class Worker:
     def __init__(self, plan: TrainPlan, place: Place) -> None:
         self.plan, self.place = plan, place
         self.step, self.rate = 0, 0.0
-        self.in_doubt, self.reclaim_told = False, False
+        self.reclaim_told = False
         self.scratch = Path(tempfile.mkdtemp(prefix="urbandet-worker-"))
         self.judgement = Judgement.of(plan.config)
         self.board: Board | None = None
@@ -191,9 +187,7 @@ class Worker:
         judgement, pruner = self.judgement, self._built.pruner
         if pruner is None or judgement.best is None or judgement.best["step"] > pruner.end:
             return
-        judgement.best = None
-        judgement.early = replace(judgement.early, best=-math.inf)
-        judgement.plateau = replace(judgement.plateau, best=-math.inf)
+        judgement.forget_best()
 
     def report_pruning(self) -> None:
         """Write what is zero in best/, which is what is exported, and what its weights take."""

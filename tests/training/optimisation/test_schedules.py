@@ -7,7 +7,6 @@ import pytest
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.models.pipeline_config import parse_pipeline
 from urbandet_ray.training.optimisation.schedules import (
-    Plateau,
     config_schedule,
     make_schedule,
 )
@@ -73,23 +72,6 @@ def test_nonsense_is_refused(changes: dict, message: str) -> None:
     given = {"kind": "cosine", "rate": 0.1, "steps": 100, **changes}
     with pytest.raises(ConfigError, match=message):
         make_schedule(given.pop("kind"), given.pop("rate"), given.pop("steps"), **given)
-
-
-def test_a_plateau_lowers_the_rate_once_patience_is_at_its_end() -> None:
-    """Two evaluations without a better mAP, then again two."""
-    state, scales = Plateau(factor=0.5, patience=2), []
-    for figure in (0.1, 0.2, 0.2, 0.19, 0.2, 0.1, 0.3):
-        state = state.observe(figure)
-        scales.append(state.scale)
-    assert scales == [1, 1, 1, 0.5, 0.5, 0.25, 0.25]
-
-
-def test_a_plateau_goes_on_where_a_checkpoint_left_it() -> None:
-    """The evaluations without a better mAP are counted on."""
-    state = Plateau(factor=0.5, patience=2).observe(0.2).observe(0.1)
-    again = Plateau(factor=0.5, patience=2).resumed(state.to_dict())
-    assert again == state
-    assert again.observe(0.1).scale == 0.5
 
 
 COSINE = """cosine_decay_learning_rate { learning_rate_base: 0.1 total_steps: 100

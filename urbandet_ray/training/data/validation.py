@@ -14,6 +14,7 @@ from urbandet_ray.detections import Detections
 from urbandet_ray.evaluation import Metrics, evaluate
 from urbandet_ray.frames import Frame, Image, Truth
 from urbandet_ray.labels import LabelMap
+from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.records.example import frame_from_example
 from urbandet_ray.records.images import decode_frame
 from urbandet_ray.runs.detections_table import DetectionRow
@@ -95,6 +96,32 @@ def detect_share(
             ]
             found.append(np.concatenate(columns, axis=1))
     return np.concatenate(found)
+
+
+def gather_rows(rows: Rows, strategy: Any, rank: int) -> Rows:
+    """Rows of all workers, one under the other; every worker has to call it.
+
+    Each puts its rows into its own part of a table of zeros, and the tables are added up: the
+    strategy's own gathering wants a value per replica, which a worker with one replica cannot make.
+    """
+    tf = open_odapi().tf
+    world = int(strategy.num_replicas_in_sync)
+    if world == 1:
+        return rows
+
+    def replica_sum(own: Any) -> Any:
+        context = tf.distribute.get_replica_context()
+        placed = tf.identity(own)  # on the replica's device: a value from outside is on none
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, placed)
+
+    total = tf.function(lambda own: strategy.run(replica_sum, args=(own,)), reduce_retracing=True)
+    counts = np.zeros(world, np.float32)
+    counts[rank] = len(rows)
+    lengths = np.asarray(total(tf.constant(counts))).astype(int)
+    table = np.zeros((world, max(int(lengths.max()), 1), rows.shape[1]), np.float32)
+    table[rank, : len(rows)] = rows
+    whole = np.asarray(total(tf.constant(table)))
+    return np.concatenate([part[:length] for part, length in zip(whole, lengths, strict=True)])
 
 
 def frame_results(rows: Rows, frames: ValidationSet, labels: LabelMap) -> list[DetectionRow]:

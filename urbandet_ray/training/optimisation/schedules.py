@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from urbandet_ray.errors import ConfigError
@@ -123,39 +122,3 @@ def config_schedule(pipeline: Any) -> Schedule:
             f"the OD API makes no learning rate of train_config.optimizer: {error}"
         ) from error
     return at
-
-
-@dataclass(frozen=True)
-class Plateau:
-    """Lowers the rate where the mAP stops rising.
-
-    Attributes:
-        factor: what the rate is multiplied by.
-        patience: evaluations without a better mAP before it is.
-        scale: of the rate now.
-        best, waited: the best mAP so far, and evaluations since.
-    """
-
-    factor: float = 0.1
-    patience: int = 3
-    scale: float = 1.0
-    best: float = -math.inf
-    waited: int = 0
-
-    def observe(self, figure: float) -> Plateau:
-        """The state after an evaluation."""
-        if figure > self.best:
-            return replace(self, best=figure, waited=0)
-        if self.waited + 1 < self.patience:
-            return replace(self, waited=self.waited + 1)
-        return replace(self, waited=0, scale=self.scale * self.factor)
-
-    def to_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        best = None if math.isinf(self.best) else self.best
-        return {"scale": self.scale, "best": best, "waited": self.waited}
-
-    def resumed(self, state: dict[str, Any]) -> Plateau:
-        """With the state of a checkpoint."""
-        best = -math.inf if state["best"] is None else state["best"]
-        return replace(self, scale=state["scale"], best=best, waited=state["waited"])

@@ -6,11 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from urbandet_ray.errors import ModelError
 from urbandet_ray.models.odapi import open_odapi
-from urbandet_ray.training.data.validation import Rows
 from urbandet_ray.training.model import Tensors, TrainableModel
 from urbandet_ray.training.optimisation.optimizers import clip
 
@@ -158,29 +155,3 @@ def make_forward(model: TrainableModel, strategy: Any) -> Callable[[Tensors, Ten
 
     compiled: Callable[[Tensors, Tensors], Any] = tf.function(forward)
     return compiled
-
-
-def gather_rows(rows: Rows, strategy: Any, rank: int) -> Rows:
-    """Rows of all workers, one under the other; every worker has to call it.
-
-    Each puts its rows into its own part of a table of zeros, and the tables are added up: the
-    strategy's own gathering wants a value per replica, which a worker with one replica cannot make.
-    """
-    tf = open_odapi().tf
-    world = int(strategy.num_replicas_in_sync)
-    if world == 1:
-        return rows
-
-    def replica_sum(own: Any) -> Any:
-        context = tf.distribute.get_replica_context()
-        placed = tf.identity(own)  # on the replica's device: a value from outside is on none
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, placed)
-
-    total = tf.function(lambda own: strategy.run(replica_sum, args=(own,)), reduce_retracing=True)
-    counts = np.zeros(world, np.float32)
-    counts[rank] = len(rows)
-    lengths = np.asarray(total(tf.constant(counts))).astype(int)
-    table = np.zeros((world, max(int(lengths.max()), 1), rows.shape[1]), np.float32)
-    table[rank, : len(rows)] = rows
-    whole = np.asarray(total(tf.constant(table)))
-    return np.concatenate([part[:length] for part, length in zip(whole, lengths, strict=True)])

@@ -1,10 +1,11 @@
-"""When a run ends before its last step."""
+"""When a run ends before its last step, and what a plateau leaves of the rate."""
 
 import math
 
 import pytest
 
-from urbandet_ray.training.guard import DivergenceGuard, EarlyStopping
+from urbandet_ray.config import TrainConfig, load_config
+from urbandet_ray.training.judgement import DivergenceGuard, EarlyStopping, Judgement, Plateau
 
 
 def test_early_stopping_counts_evaluations_since_the_best() -> None:
@@ -102,3 +103,44 @@ def test_with_a_loss_scale_only_a_long_row_of_overflows_is_trouble() -> None:
     assert told == [None] * 29
     assert guard.check(29, 1.0, math.inf, 0.1) is not None
     assert guard.check(30, 1.0, 1.0, 0.1) is None
+
+
+def test_a_plateau_lowers_the_rate_once_patience_is_at_its_end() -> None:
+    """Two evaluations without a better mAP, then again two."""
+    state, scales = Plateau(factor=0.5, patience=2), []
+    for figure in (0.1, 0.2, 0.2, 0.19, 0.2, 0.1, 0.3):
+        state = state.observe(figure)
+        scales.append(state.scale)
+    assert scales == [1, 1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_a_plateau_goes_on_where_a_checkpoint_left_it() -> None:
+    """The evaluations without a better mAP are counted on."""
+    state = Plateau(factor=0.5, patience=2).observe(0.2).observe(0.1)
+    again = Plateau(factor=0.5, patience=2).resumed(state.to_dict())
+    assert again == state
+    assert again.observe(0.1).scale == 0.5
+
+
+def test_a_loss_far_too_high_puts_the_run_in_doubt_until_the_next_good_one() -> None:
+    """No weights to go back to lie behind it."""
+    guard = DivergenceGuard(factor=5)
+    for step in range(12):
+        guard.check(step, 1.0, 1.0, 0.1)
+    assert not guard.in_doubt
+    guard.check(12, 9.0, 1.0, 0.1)
+    assert guard.in_doubt
+    guard.check(13, 1.0, 1.0, 0.1)
+    assert not guard.in_doubt
+
+
+def test_a_best_that_is_forgotten_counts_nowhere() -> None:
+    """A lower mAP is the best again, for early stopping and for the plateau too."""
+    config = load_config(
+        TrainConfig, None, {"output": "run", "pipeline": "x", "schedule.kind": "plateau"}
+    )
+    judgement = Judgement.of(config)
+    assert judgement.observe(10, 0.5)
+    judgement.forget_best()
+    assert judgement.observe(20, 0.2)
+    assert (judgement.early.best, judgement.plateau.best) == (0.2, 0.2)
