@@ -68,7 +68,10 @@ def test_what_lies_beside_the_parts_is_told(make: Make) -> None:
     data = read_data_folder(
         str(make("train/a.tfrecord", "val/b.tfrecord", "c.tfrecord", "x/d.png")), Storage()
     )
-    assert data.to_text().endswith("no label map; left out, in no part: c.tfrecord, x")
+    assert data.to_text().endswith(
+        "no label map, classes are named vehicle, pedestrian, cyclist; "
+        "left out, in no part: c.tfrecord, x"
+    )
     assert [one.name for one in data.sources] == ["train--a", "val--b"]
 
 

@@ -196,6 +196,7 @@ def test_all_commands_mean_the_same_files(
     assert urbandet("data", "stats", data) == line
     assert urbandet("data", "validate", data) == line
     assert urbandet("data", "show", data, "--out", tmp_path / "sheet.png") == line
+    assert urbandet("augment", "preview", data, "--out", tmp_path / "sheet.png") == line
     assert f"classes by {data / label_map}" in line
 
 

@@ -24,7 +24,7 @@ app = typer.Typer(
 
 @app.command()
 def validate(
-    records: Annotated[str, typer.Argument(help="TFRecords, images or a video.")],
+    records: Annotated[str, typer.Argument(help="Data folder, TFRecords, images or a video.")],
     labels: Labels = None,
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
@@ -35,21 +35,20 @@ def validate(
     Exit code 3: at least one record is broken.
     """
     from urbandet_ray.commands.display import count_progress
-    from urbandet_ray.labels import STREET_LABELS
     from urbandet_ray.records.data_folder import read_data_folder
     from urbandet_ray.records.soundness import validate as check
 
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
     data = read_data_folder(records, storage, labels)
     with count_progress("files") as progress:
-        report = check(data, storage, data.labels or STREET_LABELS, progress=progress)
+        report = check(data, storage, data.classes, progress=progress)
     typer.echo(f"{data.to_text()}\n{report.to_text()}")
     raise typer.Exit(0 if report.is_clean else 3)
 
 
 @app.command()
 def stats(
-    records: Annotated[str, typer.Argument(help="TFRecords with labels.")],
+    records: Annotated[str, typer.Argument(help="Data folder, or TFRecords with labels.")],
     labels: Labels = None,
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
@@ -57,20 +56,19 @@ def stats(
 ) -> None:
     """Count frames and boxes, by class and by box size."""
     from urbandet_ray.commands.display import count_progress
-    from urbandet_ray.labels import STREET_LABELS
     from urbandet_ray.records.data_folder import read_data_folder
     from urbandet_ray.records.stats import statistics
 
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
     data = read_data_folder(records, storage, labels)
     with count_progress("files") as progress:
-        found = statistics(data, storage, data.labels or STREET_LABELS, progress=progress)
+        found = statistics(data, storage, data.classes, progress=progress)
     typer.echo(f"{data.to_text()}\n{found.to_text()}")
 
 
 @app.command()
 def show(
-    records: Annotated[str, typer.Argument(help="TFRecords, images or a video.")],
+    records: Annotated[str, typer.Argument(help="Data folder, TFRecords, images or a video.")],
     out: Annotated[str, typer.Option(help="PNG file to write.")] = "contact_sheet.png",
     count: Annotated[int, typer.Option(min=1, help="Frames on the sheet.")] = 12,
     labels: Labels = None,
@@ -80,12 +78,11 @@ def show(
 ) -> None:
     """Draw a contact sheet: frames from the whole input, with their labels."""
     from urbandet_ray.commands.data import write_contact_sheet
-    from urbandet_ray.labels import STREET_LABELS
     from urbandet_ray.records.data_folder import read_data_folder
 
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
     data = read_data_folder(records, storage, labels)
-    shown = write_contact_sheet(data, out, count, data.labels or STREET_LABELS, storage)
+    shown = write_contact_sheet(data, out, count, data.classes, storage)
     typer.echo(f"{data.to_text()}\n{out}: {shown} frames")
 
 

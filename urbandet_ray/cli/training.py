@@ -186,7 +186,7 @@ def export(
 
 @augment.command()
 def preview(
-    records: Annotated[str, typer.Argument(help="TFRecords with labels.")],
+    records: Annotated[str, typer.Argument(help="Data folder, or TFRecords.")],
     out: Annotated[str, typer.Option(help="PNG to write.")] = "augmented.png",
     preset: Annotated[
         str, typer.Option(help="none, flip, course, strong, config, or options as text.")
@@ -204,18 +204,19 @@ def preview(
 ) -> None:
     """Draw a contact sheet: frames as they are, and as training would see them."""
     from urbandet_ray.commands.augment import preview as work
-    from urbandet_ray.label_files import read_labels
+    from urbandet_ray.records.data_folder import read_data_folder
 
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
+    data = read_data_folder(records, storage, labels)
     shown = work(
-        records,
+        data,
         out,
         preset,
-        read_labels(labels, storage),
+        data.classes,
         storage,
         pipeline=pipeline,
         count=count,
         versions=versions,
         seed=seed,
     )
-    typer.echo(f"{out}: {shown} frames")
+    typer.echo(f"{data.to_text()}\n{out}: {shown} frames")

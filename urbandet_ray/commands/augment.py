@@ -15,8 +15,9 @@ from urbandet_ray.errors import ConfigError, InputError, RecordError
 from urbandet_ray.frames import Image, Truth
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.pipeline_config import read_pipeline
+from urbandet_ray.records.data_folder import DataFolder
 from urbandet_ray.records.images import encode_png
-from urbandet_ray.records.sources import Source, list_sources, read_source, spread
+from urbandet_ray.records.sources import Source, read_source, spread
 from urbandet_ray.reports.contact_sheet import contact_sheet
 from urbandet_ray.storage import Storage
 from urbandet_ray.training.augmentation.presets import Augmentation, augmentation
@@ -33,7 +34,7 @@ Picture = tuple[Image, Truth, str]
 
 
 def preview(
-    records_uri: str,
+    data: DataFolder,
     out_png: str,
     choice: str,
     labels: LabelMap,
@@ -48,7 +49,8 @@ def preview(
     """Write a PNG with rows of frames as they are, and augmented versions of each below it.
 
     Args:
-        records_uri: TFRecords with labels; frames are taken from files spread over them.
+        data: TFRecords with labels; frames are taken from files spread over train/, or over all
+            where there are no parts.
         out_png: local or s3://.
         choice: a preset or options (training/augmentation/presets.py).
         labels: names of the records' class ids.
@@ -70,12 +72,12 @@ def preview(
     if count < 1 or versions < 1:
         raise ConfigError(f"{count} frames in {versions} versions: show at least one of each")
     augment = _augmentation(choice, pipeline, size, storage)
-    sources = list_sources(records_uri, storage)
+    sources = data.train.sources if data.train else data.sources
     share_of_worker(sources, 0, 1)  # refuses what carries no labels
     records = list(spread(sources, count, partial(_usable, storage=storage)))
     if not records:
         raise InputError(
-            f"{records_uri} has no record to augment: see `urbandet data validate {records_uri}`"
+            f"{data.uri} has no record to augment: see `urbandet data validate {data.uri}`"
         )
     columns = min(_COLUMNS, len(records))
     cells = _in_rows(records, augment, columns, versions, seed)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from urbandet_ray.errors import InputError, NotFoundError
 from urbandet_ray.label_files import read_labels
-from urbandet_ray.labels import LabelMap
+from urbandet_ray.labels import STREET_LABELS, LabelMap
 from urbandet_ray.phrases import some_of
 from urbandet_ray.records.source import Source
 from urbandet_ray.records.sources import (
@@ -39,6 +39,7 @@ _EXPECTED = (
     "training needs train/ and val/ (or valid/, validation/, eval/) with TFRecord files, and a "
     "label_map.pbtxt"
 )
+_NO_LABEL_MAP = f"no label map, classes are named {', '.join(STREET_LABELS.names.values())}"
 _SHOWN = 3
 
 
@@ -101,6 +102,11 @@ class DataFolder:
         parts = {"train": self.train, "val": self.val, "test": self.test}
         return {name: part for name, part in parts.items() if part is not None}
 
+    @property
+    def classes(self) -> LabelMap:
+        """Names to show: those of the label map, else the course's."""
+        return self.labels or STREET_LABELS
+
     def for_training(self) -> tuple[SplitFolder, SplitFolder]:
         """The parts to train on and to validate with.
 
@@ -118,7 +124,7 @@ class DataFolder:
 
     def to_text(self) -> str:
         """A line for a person: the parts, the label map, and what is left out."""
-        labels = f"classes by {self.labels_uri}" if self.labels_uri else "no label map"
+        labels = f"classes by {self.labels_uri}" if self.labels_uri else _NO_LABEL_MAP
         return f"{self.uri}: {self._found()}; {labels}{self._left_out()}"
 
     def _found(self) -> str:
