@@ -4,7 +4,7 @@ import contextlib
 import gzip
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,8 @@ from urbandet_ray.commands.doctor import diagnose
 from urbandet_ray.config import TrainConfig, load_config
 from urbandet_ray.errors import UrbandetError
 from urbandet_ray.records.data_folder import read_data_folder
-from urbandet_ray.storage import Storage
+from urbandet_ray.storage import FileInfo, Storage
+from urbandet_ray.training.doctor.planned_run import examine_plan
 from urbandet_ray.training.planning import plan_run
 
 pytestmark = pytest.mark.train
@@ -253,3 +254,19 @@ def test_paths_without_records_are_an_error_of_the_doctor_too(
         plan_run(load_config(TrainConfig, None, given), Storage())
     (found,) = [one for one in diagnose(pipeline).findings if one.code == "path-missing"]
     assert str(trained.value) in found.what
+
+
+def test_a_planned_run_lists_its_data_once(
+    tmp_path: Path, data: Path, pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan and the doctor share what was found."""
+    listed: list[str] = []
+    real = Storage.list_files
+
+    def counted(storage: Storage, uri: str) -> Iterator[FileInfo]:
+        listed.append(uri)
+        return real(storage, uri)
+
+    monkeypatch.setattr(Storage, "list_files", counted)
+    examine_plan(plan_run(planned(tmp_path, pipeline, str(data)), Storage()))
+    assert listed == [str(data)]

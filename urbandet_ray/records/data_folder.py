@@ -39,7 +39,6 @@ _EXPECTED = (
     "training needs train/ and val/ (or valid/, validation/, eval/) with TFRecord files, and a "
     "label_map.pbtxt"
 )
-_NO_LABEL_MAP = f"no label map, classes are named {', '.join(STREET_LABELS.names.values())}"
 _SHOWN = 3
 
 
@@ -124,7 +123,7 @@ class DataFolder:
 
     def to_text(self) -> str:
         """A line for a person: the parts, the label map, and what is left out."""
-        labels = f"classes by {self.labels_uri}" if self.labels_uri else _NO_LABEL_MAP
+        labels = f"classes by {self.labels_uri}" if self.labels_uri else "no label map"
         return f"{self.uri}: {self._found()}; {labels}{self._left_out()}"
 
     def _found(self) -> str:

@@ -189,9 +189,12 @@ def test_channels_become_a_data_folder(tmp_path: Path) -> None:
     assert (folder / "label_map.pbtxt").read_text() == "label_map.pbtxt"
 
 
-def test_one_channel_may_hold_everything(tmp_path: Path) -> None:
-    """As `urbandet sagemaker train` gives it."""
-    data = channel(tmp_path / "d", "train/a.tfrecord", "val/b.tfrecord", "label_map.pbtxt")
+@pytest.mark.parametrize(
+    ("train", "val"), [("train", "val"), ("train", "valid"), ("training", "eval")]
+)
+def test_one_channel_may_hold_everything(tmp_path: Path, train: str, val: str) -> None:
+    """As `urbandet sagemaker train` gives it; the parts are named as in any data folder."""
+    data = channel(tmp_path / "d", f"{train}/a.tfrecord", f"{val}/b.tfrecord", "label_map.pbtxt")
     assert staging.data_folder(container(tmp_path, data=data)) == data
     assert staging.data_folder(container(tmp_path)) is None
 

@@ -130,16 +130,18 @@ def check_paths(case: Case, storage: Storage, data: DataFolder | None) -> Iterat
     ]
     labels = data.labels_uri if data else None
     for split, place, reader in readers:
-        lack = _lack_of_labels(reader.label_map_path, storage)
+        path = reader.label_map_path
+        lack = "" if path and path == labels else _lack_of_labels(path, storage)
         if lack:
             spot = f"{place}.label_map_path"
             yield _missing(case, spot, "label map", lack, split, [labels] if labels else [])
         part = data.parts.get(split) if data else None
+        given = part.patterns if part else ()
         for pattern in list(reader.tf_record_input_reader.input_path) or [""]:
-            lack = _lack_of_records(pattern, storage)
+            lack = "" if pattern in given else _lack_of_records(pattern, storage)
             if lack:
                 spot = f"{place}.tf_record_input_reader.input_path"
-                yield _missing(case, spot, "records", lack, split, part.patterns if part else [])
+                yield _missing(case, spot, "records", lack, split, given)
 
 
 def _lack_of_labels(path: str, storage: Storage) -> str:
