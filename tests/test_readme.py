@@ -2,12 +2,11 @@
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from cluster.deployment import entrypoint_problems
+from conftest import Run
 from pages import REPOSITORY, blocks
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -45,25 +44,28 @@ def test_each_submitted_job_would_start() -> None:
 
 
 @pytest.mark.ray
-def test_the_commands_of_try_it_without_training(tmp_path: Path) -> None:
+def test_the_commands_of_try_it_without_training(
+    ray_dashboard: str, urbandet: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Line by line in an empty folder; at the end there are a sheet and three videos."""
+    monkeypatch.chdir(tmp_path)
     lines = block("console", "urbandet data synth").strip().splitlines()
     assert len(lines) == 11
     for line in lines:
         program, *arguments = shlex.split(line)
         assert program == "urbandet"
-        command = [sys.executable, "-m", "urbandet_ray.cli", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        code, out, told = urbandet(*arguments)
+        assert code == 0, f"{line}\n{out}{told}"
     made = {path.name for path in tmp_path.iterdir()}
     assert {"sheet.png", "drive.mp4", "careful.mp4", "tracks.mp4"} <= made
 
 
 @pytest.mark.ray
-def test_the_notebook_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_lines(
+    ray_dashboard: str, urbandet: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The five lines of Python."""
     monkeypatch.chdir(tmp_path)
-    synth = ["data", "synth", "drives", "--drives", "1", "--frames", "4"]
-    subprocess.run([sys.executable, "-m", "urbandet_ray.cli", *synth], check=True)
+    assert urbandet("data", "synth", "drives", "--drives", "1", "--frames", "4")[0] == 0
     exec(compile(block("python", "import urbandet_ray"), "README.md", "exec"), {})
     assert (tmp_path / "drive.mp4").stat().st_size > 1000

@@ -1,9 +1,10 @@
-"""Trainings of a tiny SSD in processes of their own, each with a Ray of its own."""
+"""Trainings of a tiny SSD: on the Ray of this process, or as a job with a Ray of its own."""
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from conftest import REPOSITORY
 from drives import write_drive
 from tiny_models import tiny_ssd
 
+from urbandet_ray.commands.train import TrainReport, train
+from urbandet_ray.config import TrainConfig, load_config
 from urbandet_ray.labels import STREET_LABELS
 from urbandet_ray.training.board import read_lines
 
@@ -49,8 +52,15 @@ def settings(records: str | Path, run: str | Path, **more: object) -> dict[str, 
     }
 
 
+def train_here(
+    given: dict[str, Any], on_notice: Callable[[dict[str, Any]], None] = lambda _: None
+) -> TrainReport:
+    """Train on the Ray that this process is connected to."""
+    return train(load_config(TrainConfig, None, given), on_notice=on_notice)
+
+
 def start(given: dict[str, Any], env: dict[str, str] | None = None) -> "subprocess.Popen[str]":
-    """The job in a process of its own, with a Ray of its own."""
+    """jobs/train.py in a process of its own, with a Ray of its own."""
     pairs = [f"{key}={json.dumps(value)}" for key, value in given.items()]
     return subprocess.Popen(
         [sys.executable, "jobs/train.py", *pairs],
@@ -60,13 +70,6 @@ def start(given: dict[str, Any], env: dict[str, str] | None = None) -> "subproce
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def finish(process: "subprocess.Popen[str]") -> str:
-    """Its output, once it has ended well."""
-    out, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, out
-    return out
 
 
 def lines(run: Path, kind: str) -> list[dict[str, Any]]:

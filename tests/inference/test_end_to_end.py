@@ -8,10 +8,10 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 import urbandet_ray
 from urbandet_ray.config import InferConfig
@@ -257,20 +257,22 @@ def test_a_killed_actor_loses_and_doubles_nothing(
 ) -> None:
     """SIGKILL one as soon as it has loaded its model; another takes its shards."""
     killed: list[int] = []
+    ended = threading.Event()
 
     def kill_one() -> None:
-        until = time.monotonic() + 60
-        while time.monotonic() < until and not killed:
-            if list((tmp_path / "run/frames").rglob("*.jpg")):
-                for pid in actors()[:1]:
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(pid)
-            time.sleep(0.01)
+        written = tmp_path / "run/frames"
+        wait_for(lambda: ended.is_set() or list(written.rglob("*.jpg")), "the first frame")
+        for pid in actors()[:1]:
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    urbandet_ray.infer(str(drives), str(tmp_path / "run"), coco=True, shard={"frames": 4})
-    killer.join()
+    try:
+        urbandet_ray.infer(str(drives), str(tmp_path / "run"), coco=True, shard={"frames": 4})
+    finally:
+        ended.set()
+        killer.join()
     assert killed
     assert contents(tmp_path / "run") == contents(finished)
 
@@ -285,10 +287,9 @@ def test_a_killed_driver_resumes_to_the_same_bytes(
     command += ["--coco", "--set", "shard.frames=4", "--actors", "1"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     driver = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 120
-    while len(list((run / "commit").glob("*.json"))) < 2 and time.monotonic() < until:
-        assert driver.poll() is None, "the driver ended before it could be killed"
-        time.sleep(0.02)
+    committed = (run / "commit").glob
+    wait_for(lambda: driver.poll() is not None or len(list(committed("*.json"))) >= 2, "2 commits")
+    assert driver.poll() is None, "the driver ended before it could be killed"
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     assert 2 <= len(list((run / "commit").glob("*.json"))) < 6
@@ -308,11 +309,12 @@ def test_jobs_through_ray_job_submit(
         ray = str(Path(sys.executable).parent / "ray")
         command = [ray, "job", "submit", "--address", ray_dashboard, "--working-dir"]
         command += [str(repository), "--", sys.executable, *entrypoint]
-        for _ in range(30):
+
+        def submitted() -> "subprocess.CompletedProcess[str] | None":
             done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if "No available agent" not in done.stderr:  # a busy machine starts it late
-                break
-            time.sleep(2)
+            return None if "No available agent" in done.stderr else done  # it starts late
+
+        done = wait_for(submitted, "the dashboard's agent")
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPOSITORY, S3Server
+from waiting import END_S, wait_for
 
 from urbandet_ray.commands.preflight import preflight_here, preflight_there
 from urbandet_ray.commands.scale import scale_here
@@ -103,7 +103,7 @@ def inferred(ray_dashboard: str, bucket: Storage) -> Submitted:
         check=False,
         cwd="/",
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        timeout=300,
+        timeout=END_S,
     )
     assert "Traceback" not in done.stderr, done.stderr
     return Submitted(done.returncode, done.stdout, done.stdout + done.stderr)
@@ -183,10 +183,8 @@ def test_a_stopped_job_leaves_a_run_that_resumes(ray_dashboard: str, bucket: Sto
     what = order("infer", "infer", f"input={BUCKET}/long", f"output={run_uri}", "shard.frames=4")
     begun = run(ray_dashboard, what, follow=False)
     folder = RunFolder(run_uri, bucket)
-    until = time.monotonic() + 120
-    while len(folder.markers()) < 2 and time.monotonic() < until:
-        time.sleep(0.1)
     jobs = Jobs(ray_dashboard)
+    wait_for(lambda: len(folder.markers()) >= 2, "two shards of the job")
     stopped = jobs.stop(begun.job_id)
     assert stopped.status == "STOPPED"
     assert f"what it had done is kept in {run_uri}; to resume, submit it again: urbandet " in (

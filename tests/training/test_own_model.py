@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from drives import frame_image, square_of, write_drive
 from trainings import step_reached
+from waiting import END_S, wait_for
 
 from urbandet_ray.boxes import boxes_from_yxyx_norm, boxes_to_yxyx_norm, iou_matrix
 from urbandet_ray.config import TrainConfig, load_config
@@ -119,15 +119,13 @@ def test_the_example_trains_resumes_and_leaves_its_checkpoint(
 
     run = tmp_path / "run"
     first = start(settings(records, run))
-    until = time.monotonic() + 200
-    while step_reached(run) < 8 and first.poll() is None and time.monotonic() < until:
-        time.sleep(0.1)
+    wait_for(lambda: step_reached(run) >= 8 or first.poll() is not None, "step 8")
     first.send_signal(signal.SIGKILL)
     out, _ = first.communicate()
     assert 8 <= step_reached(run) < STEPS, out
 
     second = start(settings(records, run))
-    out, _ = second.communicate(timeout=300)
+    out, _ = second.communicate(timeout=END_S)
     assert second.returncode == 0, out
     assert f"{STEPS} steps" in out
     assert "an earlier try was resumed" in out

@@ -4,22 +4,23 @@ import json
 import os
 import subprocess
 import sys
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import REPOSITORY, S3Server
-from rays import OPEN, RAY, ray_head
+from rays import RAY
 from tiny_models import tiny_ssd
-from trainings import STEPS, finish, lines, settings, start, step_reached, write_records
+from trainings import STEPS, lines, settings, step_reached, train_here, write_records
+from waiting import END_S, wait_for
 
-from urbandet_ray.config import TrainConfig, load_config
-from urbandet_ray.errors import ConfigError
+from urbandet_ray.commands import train as command
+from urbandet_ray.errors import ConfigError, RunError
 from urbandet_ray.labels import STREET_LABELS
-from urbandet_ray.training.board import read_lines
+from urbandet_ray.storage import Storage
 
-pytestmark = [pytest.mark.ray, pytest.mark.train]
+pytestmark = [pytest.mark.ray, pytest.mark.train, pytest.mark.s3]
 
 
 @pytest.fixture(scope="module")
@@ -31,33 +32,71 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def submit(dashboard: str, given: dict[str, Any]) -> str:
     """Output of `ray job submit -- python jobs/train.py ...`, which has to end well."""
     command = [RAY, "job", "submit", "--address", dashboard, "--working-dir", str(REPOSITORY)]
-    command += ["--", sys.executable, "jobs/train.py"]
+    command += ["--log-color", "false", "--", sys.executable, "jobs/train.py"]
     command += [f"{key}={json.dumps(value)}" for key, value in given.items()]
-    env = {**os.environ, **OPEN}
-    for _ in range(30):
+
+    def submitted() -> "subprocess.CompletedProcess[str] | None":
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=400, env=env
+            command, capture_output=True, text=True, check=False, timeout=END_S, env=os.environ
         )
-        if not any(early in done.stderr for early in ("No available agent", "Failed to connect")):
-            break  # a busy machine starts both late
-        time.sleep(2)
+        early = ("No available agent", "Failed to connect")  # a busy machine starts both late
+        return None if any(words in done.stderr for words in early) else done
+
+    done = wait_for(submitted, "the dashboard's agent")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
+@dataclass(frozen=True)
+class Run:
+    """A finished run on S3, and the same files on this machine."""
+
+    settings: dict[str, Any]
+    log: str
+    folder: Path
+
+
 @pytest.fixture(scope="module")
-def finished(records: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An undisturbed run of one worker."""
-    run = tmp_path_factory.mktemp("finished") / "run"
-    out = finish(start(settings(records, run)))
-    assert "24 steps" in out
-    assert "\x1b" not in out, "a job's log is plain"
-    return run
+def finished(
+    records: Path, ray_dashboard: str, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    """An undisturbed run of one worker over HTTP, by `ray job submit`, that averages and prunes."""
+    bucket, storage = s3_server.make_bucket("training"), Storage(s3_server.options)
+    for path in records.rglob("*"):
+        if path.is_file():
+            storage.upload_file(path, f"{bucket}/data/{path.relative_to(records)}")
+    given = settings(
+        f"{bucket}/data",
+        f"{bucket}/run",
+        cache=str(tmp_path_factory.mktemp("cache")),
+        **{
+            "storage.endpoint_url": s3_server.endpoint_url,
+            "prune.sparsity": 0.6,
+            "evaluation.every": 6,
+        },
+    )
+    log = submit(ray_dashboard, given)
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    for info in storage.list_files(f"{bucket}/run"):
+        copy = folder / info.uri.removeprefix(f"{bucket}/run/")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(storage.read_bytes(info.uri))
+    return Run(given, log, folder)
 
 
-def test_a_run_leaves_what_it_promises(finished: Path) -> None:
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing may be started."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(command, "ray_session", refuse)
+
+
+def test_a_run_leaves_what_it_promises(finished: Run) -> None:
     """Checkpoints, logs, the resolved config and the doctor's findings."""
-    names = {path.name for path in finished.iterdir()}
+    names = {path.name for path in finished.folder.iterdir()}
     assert names >= {
         "best",
         "last",
@@ -70,107 +109,99 @@ def test_a_run_leaves_what_it_promises(finished: Path) -> None:
         "result.json",
         "run.json",
     }
-    assert step_reached(finished) == STEPS
-    assert [one["step"] for one in lines(finished, "evaluation")] == [12, 24]
-    losses = [one["total"] for one in lines(finished, "steps")]
+    assert (finished.folder / f"last/ckpt-{STEPS}.index").exists()
+    assert step_reached(finished.folder) == STEPS
+    assert [one["step"] for one in lines(finished.folder, "evaluation")] == [6, 12, 18, 24]
+
+
+def test_the_loss_falls(finished: Run) -> None:
+    """From the first line to the last."""
+    losses = [one["total"] for one in lines(finished.folder, "steps")]
     assert losses[-1] < losses[0]
 
 
-def test_a_run_says_at_its_start_what_it_trains_and_at_which_rate(finished: Path) -> None:
+def test_a_run_says_at_its_start_what_it_trains_and_at_which_rate(finished: Run) -> None:
     """In the log, and so on the screen, before its first step."""
-    texts = [one["text"] for one in lines(finished, "event") if one["step"] == 0]
+    texts = [one["text"] for one in lines(finished.folder, "event") if one["step"] == 0]
     (rate,) = [text for text in texts if text.startswith("learning rate: ")]
     assert rate.startswith("learning rate: up to 0.002, schedule.rate of the run config; ")
     assert "the reference for adam and 4 images a step is 0.000177" in rate
     assert [text for text in texts if text.startswith("trained: ") and "none is frozen" in text]
 
 
-def test_a_finished_run_is_not_trained_again(finished: Path, records: Path) -> None:
-    """The same command says how it ended, at once."""
-    before = (finished / "metrics.jsonl").read_bytes()
-    out = finish(start(settings(records, finished)))
-    assert "24 steps" in out
-    assert (finished / "metrics.jsonl").read_bytes() == before
+def test_a_job_s_log_is_plain(finished: Run) -> None:
+    """How it ended, without a terminal's colours."""
+    assert "24 steps" in finished.log
+    assert "\x1b" not in finished.log
 
 
-def test_other_settings_do_not_mix_into_a_run(finished: Path, records: Path) -> None:
-    """Another seed is another run."""
-    process = start(settings(records, finished, seed=5))
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert "holds a run with another settings" in out
-    assert "Traceback" not in out
+def test_a_finished_run_is_not_trained_again(
+    finished: Run, s3_server: S3Server, no_ray: None
+) -> None:
+    """The same settings say how it ended, at once."""
+    log = f"{finished.settings['output']}/metrics.jsonl"
+    before = Storage(s3_server.options).info(log).version
+    report = train_here(finished.settings)
+    assert (report.steps, report.resumed) == (STEPS, True)
+    assert Storage(s3_server.options).info(log).version == before
 
 
-def test_the_trained_model_exports_and_answers(finished: Path, tmp_path: Path) -> None:
+def test_other_settings_do_not_mix_into_a_run(finished: Run, no_ray: None) -> None:
+    """Another seed is another run: refused before Ray starts."""
+    with pytest.raises(RunError, match="holds a run with another settings"):
+        train_here({**finished.settings, "seed": 5})
+
+
+def test_the_trained_model_exports_and_answers(finished: Run, tmp_path: Path) -> None:
     """Through the OD API's exporter into our detector, labels found beside the model."""
     import numpy as np
 
     from urbandet_ray.commands.export import export
     from urbandet_ray.config import ModelConfig
     from urbandet_ray.models.loader import load_detector
-    from urbandet_ray.storage import Storage
 
-    report = export(str(finished), out=str(tmp_path / "export"), storage=Storage())
+    report = export(str(finished.folder), out=str(tmp_path / "export"), storage=Storage())
     detector = load_detector(ModelConfig(uri=report.model, score_min=0.0), Storage(), STREET_LABELS)
     (found,) = detector.detect([np.full((48, 64, 3), 90, np.uint8)])
     assert len(found) > 0
 
 
-@pytest.mark.s3
-def test_records_and_run_folder_on_s3(records: Path, s3_server: S3Server, tmp_path: Path) -> None:
-    """The same over HTTP, by `ray job submit`; what is left on S3 is what is left on a disk."""
-    import boto3
-
-    bucket = s3_server.make_bucket("training")
-    client = boto3.client("s3", endpoint_url=s3_server.endpoint_url)
-    for path in records.rglob("*"):
-        if path.is_file():
-            client.upload_file(str(path), "training", f"data/{path.relative_to(records)}")
-    given = settings(f"{bucket}/data", f"{bucket}/run", cache=str(tmp_path / "cache"))
-    with ray_head({**s3_server.env, **OPEN}) as head:
-        out = submit(head.dashboard, given)
-    assert "24 steps" in out
-    listed = client.list_objects_v2(Bucket="training", Prefix="run/")["Contents"]
-    keys = {entry["Key"] for entry in listed}
-    assert {"run/last/ckpt-24.index", "run/best/state.json", "run/metrics.jsonl"} <= keys
-    body = client.get_object(Bucket="training", Key="run/metrics.jsonl")["Body"].read().decode()
-    assert [e["step"] for e in read_lines(body) if e["kind"] == "evaluation"] == [12, 24]
+def test_a_best_map_of_before_the_full_sparsity_does_not_count(finished: Run) -> None:
+    """best/ is of a step at which all is pruned that is to be."""
+    assert json.loads((finished.folder / "best/state.json").read_text())["step"] > 0.7 * STEPS
 
 
-def test_a_pruned_run_exports_the_zeros_that_it_reports(records: Path, tmp_path: Path) -> None:
-    """In the averaged weights too, rounded or not; a best mAP of before the full sparsity does not
-    count."""
+def test_a_pruned_run_exports_the_zeros_that_it_reports(finished: Run) -> None:
+    """In the averaged weights too, rounded or not."""
     from urbandet_ray.training.optimisation.pruning import stored_weights
 
-    run = tmp_path / "run"
-    finish(start(settings(records, run, **{"prune.sparsity": 0.6, "evaluation.every": 6})))
-    assert json.loads((run / "best/state.json").read_text())["step"] > 0.7 * STEPS
-    table = (run / "pruning.txt").read_text()
+    table = (finished.folder / "pruning.txt").read_text()
     (total,) = [line.split() for line in table.splitlines() if "all pruned kernels" in line]
     assert float(total[0].rstrip("%")) == pytest.approx(60, abs=1)
     assert "MB  bfloat16 deflated" in table
-    (event,) = [one["text"] for one in lines(run, "event") if "pruned" in one["text"]]
+    (event,) = [one["text"] for one in lines(finished.folder, "event") if "pruned" in one["text"]]
     assert event.startswith(f"pruned: {total[0]} of {total[1]} weights")
 
-    command = [sys.executable, "-m", "urbandet_ray.cli", "export", str(run)]  # names as in training
-    subprocess.run([*command, "--precision", "bf16"], check=True, capture_output=True)
-    model = run / "exports/best-stock-bf16/saved_model"
+    words = [sys.executable, "-m", "urbandet_ray.cli", "export", str(finished.folder)]
+    subprocess.run([*words, "--precision", "bf16"], check=True, capture_output=True)
+    model = finished.folder / "exports/best-stock-bf16/saved_model"
     weights = dict(stored_weights(str(model / "variables/variables")))
     rows = [line.split() for line in table.split("\n\n")[0].splitlines()[1:-1]]
     assert len(rows) > 10
-    for share, size, name in rows:
+    for share, size, name in rows:  # names as in training
         assert weights[name].size == int(size.replace(",", ""))
         assert f"{(weights[name] == 0).mean():.1%}" == share, name
 
 
-def test_errors_of_the_doctor_stop_a_run_before_it_starts(records: Path, tmp_path: Path) -> None:
+def test_errors_of_the_doctor_stop_a_run_before_it_starts(
+    records: Path, tmp_path: Path, no_ray: None
+) -> None:
     """Three classes where the label map's ids go to 4."""
-    from urbandet_ray.commands.train import train
-
     (tmp_path / "pipeline.config").write_text(str(tiny_ssd(classes=3)))
     given = settings(records, tmp_path / "run", doctor="refuse")
     given["pipeline"] = str(tmp_path / "pipeline.config")
-    with pytest.raises(ConfigError, match=r"the doctor found 1 errors in .*nothing was started"):
-        train(load_config(TrainConfig, None, given))
+    with pytest.raises(
+        ConfigError, match=r"the doctor found .* nothing was started:\n  model\.ssd\.num_cl"
+    ):
+        train_here(given)
     assert not (tmp_path / "run/run.json").exists()

@@ -4,14 +4,15 @@ import json
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_models import tiny_ssd
-from trainings import STEPS, finish, lines, settings, start, step_reached, write_records
+from trainings import STEPS, lines, settings, start, step_reached, train_here, write_records
+from waiting import wait_for
+
+from urbandet_ray.errors import RunError
 
 pytestmark = [pytest.mark.ray, pytest.mark.train]
 
@@ -22,18 +23,8 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_records(tmp_path_factory.mktemp("records"))
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 180) -> Any:
-    """The first true answer."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if found := what():
-            return found
-        time.sleep(0.2)
-    raise AssertionError("it never came")
-
-
-def worker_pids(parent: int) -> list[int]:
-    """Training workers among what a process and its Ray started."""
+def worker_pids() -> list[int]:
+    """Training workers of the Ray that this process started."""
     parents, names = {}, {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -45,73 +36,83 @@ def worker_pids(parent: int) -> list[int]:
             parents[int(folder.name)] = int(status.rpartition(")")[2].split()[1])
 
     def descends(pid: int) -> bool:
-        while pid > 1 and pid != parent:
+        while pid > 1 and pid != os.getpid():
             pid = parents.get(pid, 0)
-        return pid == parent
+        return pid == os.getpid()
 
     return sorted(pid for pid in names if "RayTrainWorker" in names[pid] and descends(pid))
 
 
 @pytest.mark.chaos
 def test_a_killed_driver_loses_nothing_but_steps_since_the_checkpoint(
-    records: Path, tmp_path: Path
+    ray_dashboard: str, records: Path, tmp_path: Path
 ) -> None:
-    """The same command goes on from last/, and each step is logged once."""
+    """The same settings go on from last/, and each step is logged once."""
     run = tmp_path / "run"
     given = settings(records, run, **{"evaluation.every": 24})
     process = start(given)
-    wait_for(lambda: step_reached(run) >= 8 or process.poll() is not None)
+    wait_for(lambda: step_reached(run) >= 8 or process.poll() is not None, "step 8")
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    out, _ = process.communicate()
     reached = step_reached(run)
-    out = finish(start(given))
-    assert "an earlier try was resumed" in out
+    assert 8 <= reached < STEPS, out
+    report = train_here(given)
+    assert report.resumed
     resumed = [e["text"] for e in lines(run, "event") if "resumed" in e["text"]]
     assert len(resumed) == 1
     assert int(resumed[0].rpartition("step ")[2]) >= reached
-    assert step_reached(run) == STEPS
+    steps = [one["step"] for one in lines(run, "steps")]
+    assert steps == sorted(set(steps))
+    assert report.steps == step_reached(run) == STEPS
 
 
 @pytest.mark.chaos
-def test_two_workers_survive_the_loss_of_one(records: Path, tmp_path: Path) -> None:
+def test_two_workers_survive_the_loss_of_one(
+    ray_dashboard: str, records: Path, tmp_path: Path
+) -> None:
     """kill -9 of a worker: Ray Train starts both anew, and the run ends by itself."""
     run = tmp_path / "run"
     given = settings(
         records, run, **{"workers.count": 2, "batch.per_worker": 2, "evaluation.every": 24}
     )
-    process = start(given)
-    output: list[str] = []
-    reader = threading.Thread(target=lambda: output.extend(process.stdout or []))
-    reader.start()
+    ended, killed = threading.Event(), []
+
+    def kill_one() -> None:
+        wait_for(lambda: step_reached(run) >= 4 or ended.is_set(), "step 4")
+        if len(victims := worker_pids()) == 2:
+            killed.extend(victims[-1:])
+            os.kill(victims[-1], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    notices: list[dict[str, Any]] = []
     try:
-        wait_for(lambda: step_reached(run) >= 4 or process.poll() is not None)
-        victims = worker_pids(process.pid)
-        assert len(victims) == 2, "".join(output)
-        os.kill(victims[-1], signal.SIGKILL)
-        assert process.wait(timeout=400) == 0, "".join(output)
+        report = train_here(given, notices.append)
     finally:
-        process.kill()
-        reader.join()
-    text = "".join(output)
-    assert text.count("2 workers of 1 cores each have started") == 2
-    assert step_reached(run) == STEPS
+        ended.set()
+        killer.join()
+    assert killed
+    starts = [one for one in notices if one["kind"] == "start"]
+    assert starts == [{"kind": "start", "workers": 2, "threads": 1}] * 2
+    assert report.steps == step_reached(run) == STEPS
     assert lines(run, "evaluation")[-1]["step"] == STEPS
 
 
-def test_a_loss_that_blows_up_ends_the_run_with_advice(records: Path, tmp_path: Path) -> None:
-    """Not after three tries, and without a traceback."""
+def test_a_loss_that_blows_up_ends_the_run_with_advice(
+    ray_dashboard: str, records: Path, tmp_path: Path
+) -> None:
+    """Not after three tries, and with the advice alone."""
     given = settings(records, tmp_path / "run", **{"optimizer.kind": "momentum"})
     given |= {"schedule.rate": 1e9, "optimizer.clip_norm": 0}
-    process = start(given)
-    out, _ = process.communicate(timeout=400)
-    assert process.returncode == 1, out
-    assert "error: step" in out
-    assert "Lower schedule.rate" in out
-    assert "Traceback" not in out
+    notices: list[dict[str, Any]] = []
+    with pytest.raises(RunError, match=r"^step \d+: .*Lower schedule.rate") as raised:
+        train_here(given, notices.append)
+    assert "Traceback" not in str(raised.value)
+    assert [one["kind"] for one in notices].count("start") == 1
 
 
 def test_a_loss_that_blows_up_takes_the_run_back_to_its_last_checkpoint(
-    records: Path, tmp_path: Path
+    ray_dashboard: str, records: Path, tmp_path: Path
 ) -> None:
     """At a lower rate, to its end; no step is in the log twice, and what was saved last lies before
     the first loss that looked wrong."""
@@ -124,7 +125,7 @@ def test_a_loss_that_blows_up_takes_the_run_back_to_its_last_checkpoint(
     given = settings(records, run, pipeline=str(tmp_path / "pipeline.config"))
     given |= {"schedule.kind": "config", "checkpoint.every": 3, "evaluation.frames": 2}
     given |= {"divergence.action": "rollback", "divergence.rollbacks": 20}
-    finish(start(given))
+    train_here(given)
     told = [one["text"] for one in lines(run, "event") if "back to step" in one["text"]]
     assert told[0].startswith("back to step 12 at 0.3 of the rate: step 1")
     assert step_reached(run) == STEPS

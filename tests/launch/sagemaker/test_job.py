@@ -2,9 +2,6 @@
 
 import io
 import json
-import os
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -212,7 +209,9 @@ def test_a_processing_job_that_fails_leaves_its_reason(
 
 
 @pytest.mark.ray
-def test_a_processing_job_infers_its_input(tmp_path: Path) -> None:
+def test_a_processing_job_infers_its_input(
+    ray_dashboard: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The run folder is its output; the model came as an input."""
     records = tmp_path / "input" / "records"
     records.mkdir(parents=True)
@@ -221,13 +220,8 @@ def test_a_processing_job_infers_its_input(tmp_path: Path) -> None:
     model.mkdir()
     for name in ("street-ssd-320.tflite", "label_map.pbtxt"):
         (model / name).write_bytes((SHIPPED_FOLDER / name).read_bytes())
-    command = [sys.executable, "-m", "urbandet_ray.entrypoints.sagemaker_batch", "actors.min=1"]
-    command += ["ray.num_cpus=1", "ray.object_store_mb=80", "draw.enabled=false"]
-    env = {**os.environ, "PROCESSING_BASE_DIR": str(tmp_path), "RAY_ADDRESS": "local"}
-    done = subprocess.run(
-        command, env=env, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=240
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    monkeypatch.setenv("PROCESSING_BASE_DIR", str(tmp_path))
+    assert sagemaker_batch.main(["actors.min=1", "draw.enabled=false"]) == 0
     manifest = json.loads((tmp_path / "output" / "run.json").read_text())
     assert manifest["model"]["uri"] == str(model / "street-ssd-320.tflite")
     assert list((tmp_path / "output" / "commit").glob("*.json"))
