@@ -20,6 +20,7 @@ from urbandet_ray.config import TrainConfig
 from urbandet_ray.labels import STREET_LABELS
 from urbandet_ray.storage import Storage
 from urbandet_ray.training import trainer
+from urbandet_ray.training.optimisation.rates import PlannedRate
 from urbandet_ray.training.plan import TrainPlan
 
 def tiny(settings):
@@ -47,6 +48,7 @@ try:
     plan = TrainPlan(
         run_uri=config.output, storage=Storage(), config=config, pipeline=None, data=None,
         labels=STREET_LABELS, train=(), val=(), steps=1, batch_size=1, evaluate_every=1,
+        rate=PlannedRate(0.1, "of this test", "momentum_optimizer"),
         checkpoint_every=1, clip_norm=0.0, fine_tune=None,
     )
     trainer.train_on_worker = tiny

@@ -113,7 +113,7 @@ print("FACTS" + json.dumps(facts))
 
 MODELS = [
     "ssd",
-    "ssd by sums",
+    pytest.param("ssd by sums", marks=pytest.mark.long),
     pytest.param("centernet_resnet50_v1_fpn_640", marks=pytest.mark.long),
     pytest.param("faster_rcnn_resnet50_v1_640", marks=pytest.mark.long),
 ]
