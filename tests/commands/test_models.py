@@ -1,14 +1,13 @@
 """`urbandet models`: the zoo as a table, one model in detail, and its files on this machine."""
 
 import shutil
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from web import RunningServer
 
-from urbandet_ray import cli
 from urbandet_ray.commands.models import list_models
 from urbandet_ray.models.zoo import zoo_model, zoo_models
 
@@ -17,23 +16,10 @@ NAME = "efficientdet_d0_coco17_tpu-32"
 
 
 @pytest.fixture
-def models(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Run:
+def models(monkeypatch: pytest.MonkeyPatch, urbandet: Run, tmp_path: Path) -> Run:
     """Runs `urbandet models ...` with an empty cache; exit code, output, error output."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home-cache"))
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["urbandet", "models", *map(str, arguments)])
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as leave:
-            code = leave.code or 0
-        shown = capsys.readouterr()
-        return int(str(code)), shown.out, shown.err
-
-    return run
+    return partial(urbandet, "models")
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 """`urbandet doctor`: what a person sees, and what a script does."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from urbandet_ray import cli
 from urbandet_ray.commands.doctor import Diagnosis
 
 pytestmark = pytest.mark.train
@@ -15,23 +13,6 @@ pytestmark = pytest.mark.train
 Doctor = Callable[..., Diagnosis]
 Run = Callable[..., tuple[int, str, str]]
 WRONG = (("num_classes: 3", "num_classes: 2"), ("total_steps: 100", "total_steps: 30000"))
-
-
-@pytest.fixture
-def urbandet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line in this process; exit code, output, error output."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["urbandet", *map(str, arguments)])
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as leave:
-            code = leave.code or 0
-        shown = capsys.readouterr()
-        return int(str(code)), shown.out, shown.err
-
-    return run
 
 
 def test_sound_config_is_exit_code_0(urbandet: Run, doctor: Doctor, tmp_path: Path) -> None:
