@@ -13,6 +13,7 @@ import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
@@ -23,6 +24,9 @@ from typer.main import get_command
 NOTE = "<!-- made by `make docs` from the code: change the code, not this page -->\n"
 
 TYPES = {str: "text", int: "integer", float: "number", bool: "true/false", type(None): "null"}
+
+LINE_WIDTH = 120
+"""Characters of a line of prose in docs/."""
 
 BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
@@ -65,7 +69,12 @@ def config_page() -> str:
         lines += ["", f"## {name}: {_text(config.__doc__)}"]
         for prefix, section in _sections("", config):
             if prefix:
-                lines += ["", f"### {name}: `{prefix}`", "", _text(section.__doc__)]
+                lines += [
+                    "",
+                    f"### {name}: `{prefix}`",
+                    "",
+                    fill(_text(section.__doc__), LINE_WIDTH),
+                ]
             lines += ["", *_keys(prefix, section)]
     return "\n".join(lines) + "\n"
 
