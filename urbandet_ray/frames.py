@@ -25,6 +25,10 @@ class Truth:
         masks_png: n PNGs of the whole frame, one channel, non-zero inside; b"" where there is none.
         areas_px: [n] float32 object areas in px², or None where the source does not say.
         weights: [n] float32 loss weights, or None where the source does not say.
+        truncated: [n] float32 share of the object outside the image, 1 where the source says no
+            more than that; None where it does not say.
+        occluded: [n] int32 how much of it is hidden, 0 not at all (KITTI's levels up to 3, else 1);
+            None where the source does not say.
     """
 
     boxes_xyxy: Boxes
@@ -36,6 +40,8 @@ class Truth:
     masks_png: tuple[bytes, ...]
     areas_px: NDArray[np.float32] | None = None
     weights: NDArray[np.float32] | None = None
+    truncated: NDArray[np.float32] | None = None
+    occluded: NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.class_ids)
@@ -50,7 +56,8 @@ class Truth:
                 self.masks_png,
             )
         ]
-        lengths += [len(column) for column in (self.areas_px, self.weights) if column is not None]
+        optional = (self.areas_px, self.weights, self.truncated, self.occluded)
+        lengths += [len(column) for column in optional if column is not None]
         if set(lengths) != {n} or self.boxes_xyxy.shape != (n, 4):
             raise ValueError(f"columns of different length: {n} class ids against {lengths}")
 
@@ -70,6 +77,8 @@ class Truth:
         masks_png: tuple[bytes, ...] | None = None,
         areas_px: object = None,
         weights: object = None,
+        truncated: object = None,
+        occluded: object = None,
     ) -> Truth:
         """Make from anything array-like; absent columns are empty names, False, no mask.
 
@@ -95,6 +104,8 @@ class Truth:
             (b"",) * n if masks_png is None else masks_png,
             numbers(areas_px),
             numbers(weights),
+            numbers(truncated),
+            None if occluded is None else np.asarray(occluded, np.int32).reshape(-1),
         )
 
     def keep(self, mask: NDArray[np.bool_]) -> Truth:
@@ -110,6 +121,8 @@ class Truth:
             tuple(self.masks_png[row] for row in rows),
             None if self.areas_px is None else self.areas_px[rows],
             None if self.weights is None else self.weights[rows],
+            None if self.truncated is None else self.truncated[rows],
+            None if self.occluded is None else self.occluded[rows],
         )
 
     @classmethod
@@ -129,6 +142,10 @@ class Frame:
         format: "jpeg", "png" or "raw" (uint8 RGB rows, size_wh needed).
         size_wh: width, height in pixels; None where the record does not say.
         truth: labels; None where the source carries none (an image folder, a video).
+        file_name: the image's file in the data it came from, with folder and ending; "" where it
+            has none.
+        camera: which camera of the drive; "" where nobody says.
+        timestamp_us: when it was taken, in microseconds; None where nobody says.
     """
 
     frame_key: str
@@ -137,3 +154,6 @@ class Frame:
     format: str
     size_wh: tuple[int, int] | None = None
     truth: Truth | None = None
+    file_name: str = ""
+    camera: str = ""
+    timestamp_us: int | None = None

@@ -117,6 +117,10 @@ def frames(draw: st.DrawFn) -> Frame:
         masks_png=(draw(st.sampled_from([b"", PNG])),) * n,
         areas_px=draw(numbers) if n else None,
         weights=draw(numbers) if n else None,
+        truncated=draw(numbers) if n else None,
+        occluded=draw(st.none() | st.lists(st.integers(0, 3), min_size=n, max_size=n))
+        if n
+        else None,
     )
     image_format = draw(st.sampled_from(["jpeg", "png"]))
     return Frame(
@@ -126,6 +130,8 @@ def frames(draw: st.DrawFn) -> Frame:
         format=image_format,
         size_wh=draw(st.sampled_from([None, (WIDTH, HEIGHT)])),
         truth=draw(st.sampled_from([truth, None])),
+        camera=draw(st.sampled_from(["", "FRONT", "côté"])),
+        timestamp_us=draw(st.none() | st.integers(-(2**63), 2**63 - 1)),
     )
 
 
@@ -139,14 +145,48 @@ def test_round_trip(frame: Frame) -> None:
     assert (back.encoded, back.format, back.segment) == (frame.encoded, frame.format, "d")
     assert back.frame_key in (frame.frame_key, "x")
     assert back.size_wh == (WIDTH, HEIGHT)
+    assert (back.camera, back.timestamp_us) == (frame.camera, frame.timestamp_us)
     assert (back.truth is None) == (frame.truth is None)
     if frame.truth is None or back.truth is None:
         return
     np.testing.assert_allclose(back.truth.boxes_xyxy, frame.truth.boxes_xyxy, atol=1e-4)
     assert back.truth.class_texts == frame.truth.class_texts
     assert back.truth.masks_png == frame.truth.masks_png
-    for name in ("class_ids", "difficult", "is_crowd", "group_of", "areas_px", "weights"):
+    columns = ("class_ids", "difficult", "is_crowd", "group_of", "areas_px", "weights")
+    for name in (*columns, "truncated", "occluded"):
         np.testing.assert_array_equal(getattr(back.truth, name), getattr(frame.truth, name))
+
+
+@pytest.mark.parametrize(
+    ("values", "read"),
+    [([0, 1], [0.0, 1.0]), ([0.0, 0.25], [0.0, 0.25]), ([1], None), (None, None)],
+    ids=["as VOC's converter writes", "as KITTI's converter writes", "short", "none"],
+)
+def test_truncation_is_read_as_the_converters_write_it(
+    values: list[Any] | None, read: list[float] | None
+) -> None:
+    """Integers or floats; a column of another length costs nothing but itself."""
+    sides = {f"image/object/bbox/{side}": [0.1, 0.2] for side in ("xmin", "ymin")}
+    sides |= {f"image/object/bbox/{side}": [0.5, 0.6] for side in ("xmax", "ymax")}
+    columns: dict[str, list[Any]] = {"image/encoded": [JPEG], **sides}
+    columns["image/object/class/label"] = [1, 1]
+    if values is not None:
+        columns["image/object/truncated"] = values
+    frame, problems = parse(columns)
+    assert problems == ()
+    assert frame.truth is not None
+    got = frame.truth.truncated
+    assert (None if got is None else got.tolist()) == read
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "left/a.png", "left/000001.jpg"])
+def test_a_file_name_gives_the_frame_its_key(name: str) -> None:
+    """With its folder, whatever it is called."""
+    frame = Frame(name.rpartition(".")[0], "d", JPEG, "jpeg", (WIDTH, HEIGHT), file_name=name)
+    back, _ = frame_and_problems_from_example(
+        example_from_frame(frame), default_key="x", segment="d"
+    )
+    assert back.frame_key == frame.frame_key
 
 
 @settings(max_examples=300)

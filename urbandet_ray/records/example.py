@@ -75,6 +75,8 @@ def frame_and_problems_from_example(
         format=image_format,
         size_wh=size_wh,
         truth=_read_truth(features, size_wh, problems),
+        camera=_text(_only(features, "image/camera", "bytes")),
+        timestamp_us=_only(features, "image/timestamp_us", "int64"),
     )
     return frame, tuple(problems)
 
@@ -100,13 +102,17 @@ def example_from_frame(frame: Frame, source_name: str = "") -> bytes:
     for key, value in (
         ("image/encoded", frame.encoded),
         ("image/format", frame.format.encode()),
-        ("image/filename", frame.frame_key.encode()),
+        ("image/filename", (frame.file_name or frame.frame_key).encode()),
         ("image/source_id", (source_name or frame.frame_key).encode()),
         ("image/key/sha256", hashlib.sha256(frame.encoded).hexdigest().encode()),
     ):
         feature[key].bytes_list.value.append(value)
     feature["image/width"].int64_list.value.append(width)
     feature["image/height"].int64_list.value.append(height)
+    if frame.camera:
+        feature["image/camera"].bytes_list.value.append(frame.camera.encode())
+    if frame.timestamp_us is not None:
+        feature["image/timestamp_us"].int64_list.value.append(frame.timestamp_us)
     if frame.truth is not None:
         _write_truth(feature, frame.truth, (width, height))
     serialised: bytes = example.SerializeToString(deterministic=True)
@@ -215,6 +221,8 @@ def _read_truth(
         masks_png=tuple(columns["mask"]) or None,
         areas_px=_or_none(columns["area"]),
         weights=_or_none(columns["weight"]),
+        truncated=_column_of_either(features, "truncated", n),
+        occluded=_column_of_either(features, "occluded", n),
     )
     return _keep_usable(truth, boxes_norm, problems)
 
@@ -256,6 +264,19 @@ _COLUMNS: tuple[tuple[str, str, type[np.generic] | None], ...] = (
     ("area", "float", np.float32),
     ("weight", "float", np.float32),
 )
+
+
+def _column_of_either(features: Mapping[str, Any], name: str, n: int) -> Column | None:
+    """A column that the OD API's own converters write as numbers of either kind; None without it.
+
+    create_pascal_tf_record.py writes integers, create_kitti_tf_record.py floats. Neither is what
+    boxes rest on, so a column of another length counts as absent.
+    """
+    for kind in ("int64", "float"):
+        values = _column(features, _OBJECT + name, kind)
+        if values is not None and len(values) == n:
+            return values
+    return None
 
 
 def _or_none(column: NDArray[Any]) -> NDArray[Any] | None:
@@ -300,6 +321,10 @@ def _write_truth(feature: Any, truth: Truth, size_wh: tuple[int, int]) -> None:
         _put(feature, "area", "float", truth.areas_px.tolist())
     if truth.weights is not None:
         _put(feature, "weight", "float", truth.weights.tolist())
+    if truth.truncated is not None:
+        _put(feature, "truncated", "float", truth.truncated.tolist())
+    if truth.occluded is not None:
+        _put(feature, "occluded", "int64", truth.occluded.tolist())
     if any(truth.masks_png):
         # the OD API decodes every mask: one that is missing among others is an empty picture
         width, height = size_wh
