@@ -4,41 +4,31 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from urbandet_ray.errors import ConfigError, NotFoundError
 from urbandet_ray.models.odapi import open_odapi
+from urbandet_ray.models.pipeline_text import (
+    UTF_8,
+    Backslashed,
+    Overwritten,
+    decode_text,
+    map_fields,
+)
 from urbandet_ray.storage import Storage
 
-_TOKEN = re.compile(
-    r"""(?P<comment>\#[^\n]*)|(?P<text>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')"""
-    r"""|(?P<open>[{<])|(?P<close>[}>])|(?P<mark>[:,;\[\]])|(?P<word>[^\s{}<>:,;\[\]\#"']+)"""
-)
 _NO_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([\w.]+)"')
-_TWO_STEPS = re.compile(
-    r'Field "(\w+)" is specified along with field "(\w+)".*"preprocessing_step"'
-)
+_QUOTED_BACKSLASH = re.compile(r'"[^"\n]*\\[^"\n]*"|\'[^\'\n]*\\[^\'\n]*\'')
+_ESCAPE_TROUBLE = re.compile(r"escape|codec|UTF-8|ending quote")
+_TYPED_QUOTES = re.compile("[\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb]")
+_NO_ESCAPE: Any = {"message": ".*invalid escape", "category": DeprecationWarning}
+"""Python's warning of a backslash that starts no escape; the doctor speaks of the path."""
+
 _LISTED_FIELDS = 8
-
-
-@dataclass(frozen=True)
-class Repair:
-    """Text that had to be mended before it could be parsed: one block with two augmentations.
-
-    Attributes:
-        line: of the second one, from 1.
-        place: path of the block.
-        first, second: names of the augmentations.
-    """
-
-    line: int
-    place: str
-    first: str
-    second: str
 
 
 @dataclass(frozen=True)
@@ -49,13 +39,17 @@ class PipelineConfig:
         name: the file it was read from, for messages.
         encoded: the TrainEvalPipelineConfig message, serialised.
         lines: line number in the file, from 1, by path of the field.
-        repairs: what had to be mended in the text.
+        encoding: of the file, by name.
+        overwritten: what the OD API takes otherwise than the file says it at first.
+        backslashed: paths in which the OD API reads escapes.
     """
 
     name: str
     encoded: bytes = field(repr=False)
     lines: dict[str, int] = field(repr=False, hash=False)
-    repairs: tuple[Repair, ...] = ()
+    encoding: str = UTF_8
+    overwritten: tuple[Overwritten, ...] = ()
+    backslashed: tuple[Backslashed, ...] = ()
 
     @property
     def message(self) -> Any:
@@ -65,7 +59,11 @@ class PipelineConfig:
         return message
 
     def with_message(self, message: Any) -> PipelineConfig:
-        """The same file with other values; what was mended in its text is not told again."""
+        """The same file with other values."""
+        return replace(self, encoded=_encoded(message))
+
+    def rewritten(self, message: Any) -> PipelineConfig:
+        """The values as a file that is written anew: nothing is left to say about its text."""
         return PipelineConfig(self.name, _encoded(message), self.lines)
 
     def to_text(self) -> str:
@@ -91,17 +89,18 @@ def read_pipeline(uri: str | Path, storage: Storage | None = None) -> PipelineCo
     """
     name = str(uri)
     try:
-        return parse_pipeline((storage or Storage()).read_bytes(name).decode(), name)
+        text, encoding = decode_text((storage or Storage()).read_bytes(name))
     except NotFoundError:
         raise NotFoundError(f"no pipeline.config {name}: give the path of a file") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{name} is not text, expected a pipeline.config") from None
+    return replace(parse_pipeline(text, name), encoding=encoding)
 
 
 def parse_pipeline(text: str, name: str) -> PipelineConfig:
-    """Read the text of a pipeline.config.
+    """Read the text of a pipeline.config as the OD API does, by text_format.Merge.
 
-    Two augmentations in one data_augmentation_options are taken apart, and a repair says so.
+    The last of two values counts, and a block that is given twice becomes one.
 
     Args:
         text: the file's content.
@@ -110,16 +109,18 @@ def parse_pipeline(text: str, name: str) -> PipelineConfig:
     Raises:
         ConfigError: it is no pipeline config; names line, mistake and the nearest field.
     """
-    repairs: list[Repair] = []
-    while True:
-        message = open_odapi().pipeline_pb2.TrainEvalPipelineConfig()
-        error = _parse_into(message, text)
-        if error is None:
-            return PipelineConfig(name, _encoded(message), field_lines(text), tuple(repairs))
-        mended = _take_steps_apart(text, error, repairs)
-        if mended is None:
-            raise ConfigError(_explain(error, name)) from None
-        text = mended
+    message = open_odapi().pipeline_pb2.TrainEvalPipelineConfig()
+    error = _merge_into(message, text)
+    if error is not None:
+        raise ConfigError(_explain(error, name, text)) from None
+    found = map_fields(text, message.DESCRIPTOR)
+    return PipelineConfig(
+        name,
+        _encoded(message),
+        found.lines,
+        overwritten=found.overwritten,
+        backslashed=found.backslashed,
+    )
 
 
 def parse_augmentations(text: str) -> Any:
@@ -129,7 +130,7 @@ def parse_augmentations(text: str) -> Any:
         ConfigError: the text is something else.
     """
     train = open_odapi().pipeline_pb2.TrainEvalPipelineConfig().train_config
-    error = _parse_into(train, text)
+    error = _merge_into(train, text)
     if error is not None:
         raise ConfigError(
             f"augmentation options do not parse: {error}; expected data_augmentation_options "
@@ -138,83 +139,38 @@ def parse_augmentations(text: str) -> Any:
     return train.data_augmentation_options
 
 
-def field_lines(text: str) -> dict[str, int]:
-    """Line of each field by path; the second `name` of a message is `name[1]`."""
-    lines: dict[str, int] = {}
-    blocks: list[tuple[str, dict[str, int]]] = [("", {})]
-    pending: str | None = None
-    for kind, value, line in _tokens(text):
-        parent, seen = blocks[-1]
-        if kind == "open" and pending is not None:
-            blocks.append((pending, {}))
-            pending = None
-        elif kind == "close" and len(blocks) > 1:
-            blocks.pop()
-            pending = None
-        elif kind == "mark" or pending is not None:
-            if kind in ("word", "text"):
-                pending = None
-        elif kind == "word":
-            count = seen.get(value, 0)
-            seen[value] = count + 1
-            pending = f"{parent}.{value}".lstrip(".") + (f"[{count}]" if count else "")
-            lines.setdefault(pending, line)
-    return lines
-
-
-def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
-    """(kind, value, line), without comments and without the values of bracketed lists."""
-    line, at, in_list = 1, 0, False
-    for match in _TOKEN.finditer(text):
-        line += text.count("\n", at, match.start())
-        at = match.start()
-        kind, value = str(match.lastgroup), match.group()
-        if value in ("[", "]") and kind == "mark":
-            in_list = value == "["
-            if not in_list:
-                yield "word", "list", line
-        elif kind != "comment" and not in_list:
-            yield kind, value, line
+def unescape(raw: str) -> str:
+    """What the text format reads where this stands between quotes."""
+    text_encoding: Any = importlib.import_module("google.protobuf.text_encoding")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", **_NO_ESCAPE)
+        return bytes(text_encoding.CUnescape(raw)).decode()
 
 
 def _encoded(message: Any) -> bytes:
     return bytes(message.SerializePartialToString(deterministic=True))
 
 
-def _parse_into(message: Any, text: str) -> Any:
+def _merge_into(message: Any, text: str) -> Any:
     """Fill a message from text; the parser's error, None where there is none."""
     text_format: Any = importlib.import_module("google.protobuf.text_format")
-    try:
-        text_format.Parse(text, message)
-    except text_format.ParseError as error:
-        return error
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", **_NO_ESCAPE)
+        try:
+            text_format.Merge(text, message)
+        except text_format.ParseError as error:
+            return error
     return None
 
 
-def _take_steps_apart(text: str, error: Any, repairs: list[Repair]) -> str | None:
-    told = _TWO_STEPS.search(str(error))
-    lines = text.split("\n")
-    number = error.GetLine()
-    if told is None or number is None:
-        return None
-    second, first = told.groups()
-    column = lines[number - 1].find(second)
-    if column < 0:
-        return None
-    row = lines[number - 1]
-    lines[number - 1] = f"{row[:column]}}} data_augmentation_options {{ {row[column:]}"
-    place = "train_config.data_augmentation_options"
-    repairs.append(Repair(number, place, first, second))
-    return "\n".join(lines)
-
-
-def _explain(error: Any, name: str) -> str:
+def _explain(error: Any, name: str, text: str) -> str:
     """One line: file, line, what is wrong, and the nearest thing that is right."""
     line = f":{error.GetLine()}" if error.GetLine() is not None else ""
     message = re.sub(r"^\d+:\d+\s*:\s*", "", str(error)).replace("\n", " ")
     told = _NO_FIELD.search(message)
     if told is None:
-        found = re.sub(r"^'[^']*': ", "", message)
+        said = re.sub(r"^'.*?': ", "", message)
+        found = _typed_wrongly(text, error.GetLine(), said) or said
         found = "".join(one if one.isprintable() else "?" for one in found)
         return f"{name}{line}: not a pipeline config of the OD API: {found}"
     pool = open_odapi().pipeline_pb2.DESCRIPTOR.pool
@@ -223,3 +179,16 @@ def _explain(error: Any, name: str) -> str:
     listed = ", ".join(fields[:_LISTED_FIELDS]) + (", ..." if len(fields) > _LISTED_FIELDS else "")
     hint = f"did you mean {near[0]}?" if near else f"it has {listed or 'none'}"
     return f"{name}{line}: {told[1].rpartition('.')[2]} has no field {told[2]!r}; {hint}"
+
+
+def _typed_wrongly(text: str, line: int | None, said: str) -> str:
+    """What an editor or a Windows path made of a line; "" where it is something else."""
+    row = text.split("\n")[line - 1] if line else ""
+    path = _QUOTED_BACKSLASH.search(row)
+    if path is not None and _ESCAPE_TROUBLE.search(said):
+        mended = path.group().replace("\\\\", "/").replace("\\", "/")
+        return f"{path.group()} has backslashes, which start escapes here; write {mended}"
+    quote = _TYPED_QUOTES.search(row)
+    if quote is not None:
+        return f'{quote.group()} is a typographic quotation mark; write " before and after a text'
+    return ""

@@ -324,7 +324,7 @@ def test_adam_has_a_reference_of_its_own(doctor: Doctor) -> None:
 
 
 def test_two_augmentations_in_one_block(doctor: Doctor, tmp_path: Path) -> None:
-    """The OD API's parser refuses the file; the doctor takes the steps apart."""
+    """The OD API takes the second and drops the first without a word; --fix takes them apart."""
     found = doctor(
         ("random_horizontal_flip { }", "random_horizontal_flip { }\n random_vertical_flip { }")
     )
@@ -338,6 +338,67 @@ def test_two_augmentations_in_one_block(doctor: Doctor, tmp_path: Path) -> None:
         for one in config.message.train_config.data_augmentation_options
     ]
     assert steps[:2] == ["random_horizontal_flip", "random_vertical_flip"]
+    assert finding.severity == "warning"
+    assert "random_horizontal_flip is lost" in finding.what
+
+
+def test_four_augmentations_in_two_blocks(doctor: Doctor) -> None:
+    """Each comes back at its place."""
+    flips = "random_horizontal_flip { }\n random_vertical_flip { }\n random_rotation90 { }"
+    more = "random_adjust_hue { } }\n data_augmentation_options { random_crop_image { }\n"
+    found = doctor(
+        ("random_horizontal_flip { }", f"{flips} }}\n data_augmentation_options {{ {more} "
+         "random_adjust_contrast { }")
+    )  # fmt: skip
+    options = corrected(found.examination)[0].message.train_config.data_augmentation_options
+    assert [one.WhichOneof("preprocessing_step") for one in options][:6] == [
+        "random_horizontal_flip",
+        "random_vertical_flip",
+        "random_rotation90",
+        "random_adjust_hue",
+        "random_crop_image",
+        "random_adjust_contrast",
+    ]
+
+
+def test_given_twice(doctor: Doctor) -> None:
+    """A value that another replaces is a finding; a block in two parts is only noted."""
+    found = doctor(
+        ("num_steps: 100", "num_steps: 40 num_steps: 100"),
+        ("model {", 'eval_config { metrics_set: "coco_detection_metrics" }\nmodel {'),
+    )
+    lost = only(found, "overwritten")
+    assert lost.severity == "warning"
+    assert "says num_steps: 40, line" in lost.what
+    assert only(found, "given-twice").place == "eval_config"
+    assert not found.has_errors
+
+
+@pytest.mark.parametrize(
+    ("path", "read", "meant"),
+    [
+        (r"C:\tf\train\ckpt-0", "C:<0x09>f<0x09>rain", "C:/tf/train/ckpt-0"),
+        (r"runs\new\ckpt-0", "runs<0x0a>ew", "runs/new/ckpt-0"),
+        (r"D:\data\ckpt-0", r"D:\data\ckpt-0 is a path", "D:/data/ckpt-0"),
+    ],
+)
+def test_windows_path(doctor: Doctor, path: str, read: str, meant: str) -> None:
+    """What is read instead is shown, and forward slashes are the fix."""
+    found = doctor(('fine_tune_checkpoint: ""', f'fine_tune_checkpoint: "{path}"'))
+    finding = only(found, "backslash-path")
+    assert read in finding.what
+    assert finding.fix == f'write forward slashes: "{meant}"'
+    assert corrected(found.examination)[0].message.train_config.fine_tune_checkpoint == meant
+
+
+def test_encoding_is_told(doctor: Doctor, tmp_path: Path) -> None:
+    """Read here, but not by the OD API's own programs."""
+    doctor()
+    path = tmp_path / "pipeline.config"
+    path.write_text(path.read_text(), encoding="utf-16")
+    finding = only(diagnose(path), "text-encoding")
+    assert (finding.severity, finding.line) == ("note", 1)
+    assert "the file is UTF-16" in finding.what
 
 
 @pytest.mark.parametrize(

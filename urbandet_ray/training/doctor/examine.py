@@ -9,7 +9,7 @@ from typing import Any
 from urbandet_ray.errors import StorageError, UrbandetError
 from urbandet_ray.label_files import read_labels
 from urbandet_ray.labels import LabelMap
-from urbandet_ray.models.pipeline_config import PipelineConfig, Repair
+from urbandet_ray.models.pipeline_config import PipelineConfig
 from urbandet_ray.records.data_folder import DataFolder, SplitFolder, records_at
 from urbandet_ray.storage import Storage
 from urbandet_ray.training.doctor.architecture import check_architecture
@@ -20,6 +20,7 @@ from urbandet_ray.training.doctor.dataset import DataSplit, read_split
 from urbandet_ray.training.doctor.eval_settings import check_evaluation, check_paths
 from urbandet_ray.training.doctor.findings import Finding, by_severity
 from urbandet_ray.training.doctor.memory import check_memory
+from urbandet_ray.training.doctor.reading import check_reading
 from urbandet_ray.training.doctor.schedule import check_schedule
 from urbandet_ray.training.doctor.suitability import check_data
 from urbandet_ray.training.doctor.unread import check_unread
@@ -92,7 +93,7 @@ def corrected(examination: Examination) -> tuple[PipelineConfig, tuple[Finding, 
             edit(config)
             done[one.code, one.place] = one
         case = examination.case
-        pipeline = pipeline.with_message(config)
+        pipeline = pipeline.rewritten(config)
         steps = examination.steps_given or int(config.train_config.num_steps)
         again = replace(examination, case=replace(case, pipeline=pipeline, steps=steps))
         findings = _findings(again)
@@ -105,7 +106,7 @@ def _findings(one: Examination) -> tuple[Finding, ...]:
     buildable = not any(finding.code in _UNBUILDABLE for finding in model)
     return by_severity(
         [
-            *(_of_repair(one) for one in case.pipeline.repairs),
+            *check_reading(case),
             *check_schedule(case),
             *check_classes(case),
             *model,
@@ -116,20 +117,6 @@ def _findings(one: Examination) -> tuple[Finding, ...]:
             *check_memory(case),
             *check_unread(case),
         ]
-    )
-
-
-def _of_repair(one: Repair) -> Finding:
-    """What was mended while the text was read; the message is right already."""
-    return Finding(
-        "error",
-        "two-augmentations-in-one-block",
-        one.place,
-        f"{one.first} and {one.second} stand in one data_augmentation_options, which holds one "
-        "step only: the OD API refuses the whole file",
-        f"give {one.second} a data_augmentation_options block of its own",
-        edit=lambda _: None,
-        line=one.line,
     )
 
 
