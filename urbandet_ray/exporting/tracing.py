@@ -18,7 +18,7 @@ from urbandet_ray.errors import ModelError, first_line
 from urbandet_ray.exporting.lean_layers import lean_layers
 from urbandet_ray.models.network.facts import Resizing
 from urbandet_ray.models.network.postprocess import PostProcess
-from urbandet_ray.models.odapi import open_odapi
+from urbandet_ray.models.odapi import open_odapi, without_autograph
 
 DETECTIONS = ("boxes", "scores", "classes")
 
@@ -64,6 +64,7 @@ def trace_network(config: Any, checkpoint: str) -> TracedNetwork:
     module = tf.Module()
     answer_of = _answers(kind)
 
+    @without_autograph
     def answer(images: Any) -> dict[str, Any]:
         normalise = model._feature_extractor.preprocess
         inputs, shapes = prepare(tf.cast(images, tf.float32), normalise)
@@ -197,7 +198,7 @@ def _anchors(model: Any, resizing: Resizing) -> NDArray[np.float32]:
         model.predict(tf.zeros([1, *size]), tf.constant([size]))
         return model.anchors.get()
 
-    return np.asarray(tf.function(anchors)().numpy(), np.float32)
+    return np.asarray(tf.function(without_autograph(anchors))().numpy(), np.float32)
 
 
 def _post_processing(ssd: Any) -> PostProcess:

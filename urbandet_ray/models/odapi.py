@@ -12,10 +12,11 @@ import os
 import sys
 import types
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from urbandet_ray.chatter import lower_log_level, stderr_held
 from urbandet_ray.errors import (
@@ -24,6 +25,8 @@ from urbandet_ray.errors import (
     RunError,
 )
 
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
 _NEEDED = ("tensorflow", "tf_keras", "tf_slim", "object_detection")
 _INSTALL = (
     "pip install 'urbandet-ray[train]' && pip install --no-deps -r requirements/odapi.lock "
@@ -102,11 +105,28 @@ def open_odapi() -> ObjectDetection:
             f"the OD API does not open: {error}. It needs the `train` extra: {_INSTALL}"
         ) from error
     _mend_optimizers(tf)
+    _mend_exporters(tf, opened["exporter_lib_v2"], opened["export_tflite_lib"])
     return ObjectDetection(tf=tf, **opened)
 
 
 KERAS_2 = {"TF_USE_LEGACY_KERAS": "1"}
 """Environment in which TensorFlow comes with the Keras that the OD API is written for."""
+
+
+def without_autograph(function: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
+    """The function, with itself and all it calls traced as they are written.
+
+    The OD API's code and ours were written for graphs. AutoGraph would rewrite each of the
+    thousands of functions that a model's trace calls, which takes most of the trace's time.
+    """
+
+    @wraps(function)
+    def traced(*args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+        tf = sys.modules["tensorflow"]
+        result: _Result = tf.autograph.experimental.do_not_convert(function)(*args, **kwargs)
+        return result
+
+    return traced
 
 
 def _import_tensorflow() -> Any:
@@ -163,6 +183,14 @@ def _mend_optimizers(tf: Any) -> None:
     builder: Any = importlib.import_module("object_detection.builders.optimizer_builder")
     keras = _Overlay(tf.keras, optimizers=tf.keras.optimizers.legacy)
     builder.tf = _Overlay(builder.tf, keras=keras)
+
+
+def _mend_exporters(tf: Any, saved_models: Any, tflite: Any) -> None:
+    """Let the OD API's exporters trace a model as it is written; see `without_autograph`."""
+    module = saved_models.DetectionInferenceModule
+    module._run_inference_on_images = without_autograph(module._run_inference_on_images)
+    inference = tflite.SSDModule.inference_fn.python_function
+    tflite.SSDModule.inference_fn = tf.function(inference, autograph=False)
 
 
 def last_checkpoint(checkpoint_dir: Path) -> str:

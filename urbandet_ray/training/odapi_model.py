@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from urbandet_ray.errors import ConfigError
-from urbandet_ray.models.odapi import open_odapi
+from urbandet_ray.models.odapi import open_odapi, without_autograph
 from urbandet_ray.training.loss_counts import count_boxes, count_matches
 from urbandet_ray.training.model import Tensors
 
@@ -54,6 +54,7 @@ class OdApiModel:
         self.learns_masks = self._has_mask_head()
         self._grids: Sequence[tuple[int, int]] = ()
 
+    @without_autograph
     def example(self, image: Tensors) -> tuple[Tensors, Tensors]:
         """Features and labels of one image: preprocessed, resized, one-hot, padded.
 
@@ -90,6 +91,7 @@ class OdApiModel:
             "true_image_shape": tf.constant([[height, width, 3]] * batch_size, tf.int32),
         }
 
+        @without_autograph
         def look(features: Tensors) -> None:
             with self._phase(training=False):
                 predicted = self._predict(features)
@@ -102,6 +104,7 @@ class OdApiModel:
         else:
             tf.function(look).get_concrete_function(features)  # tracing makes them; nothing runs
 
+    @without_autograph
     def losses(self, features: Tensors, labels: Tensors) -> Tensors:
         """Scalar losses of a batch by the OD API's names, in training mode."""
         names, lib = self._odapi.fields.InputDataFields, self._odapi.model_lib
@@ -128,6 +131,7 @@ class OdApiModel:
                 losses.update(self._regularization())
         return losses
 
+    @without_autograph
     def loss_counts(self, labels: Tensors) -> Tensors:
         """What the OD API divides a batch's losses by (loss_counts.py)."""
         if self.kind == "center_net":
@@ -138,11 +142,17 @@ class OdApiModel:
             train = self._config.train_config
             return count_matches(self._model, train, self._grids, self._shape, labels)
 
+    @without_autograph
     def detect(self, features: Tensors) -> Tensors:
         """Detections of a batch in inference mode; see TrainableModel.detect."""
-        tf, shapes = self._odapi.tf, features["true_image_shape"]
+        tf = self._odapi.tf
+        # of a known number of images the OD API traces the suppression image by image
+        features = {
+            name: tf.compat.v1.placeholder_with_default(value, [None, *value.shape[1:]])
+            for name, value in features.items()
+        }
         with self._phase(training=False):
-            found = self._model.postprocess(self._predict(features), shapes)
+            found = self._model.postprocess(self._predict(features), features["true_image_shape"])
         wanted = ("detection_boxes", "detection_scores", "detection_classes")
         return {name: tf.cast(found[name], tf.float32) for name in wanted}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from urbandet_ray.errors import ConfigError
-from urbandet_ray.models.odapi import open_odapi
+from urbandet_ray.models.odapi import open_odapi, without_autograph
 from urbandet_ray.models.pipeline_config import parse_augmentations
 from urbandet_ray.training.augmentation.box_columns import (
     BOXES,
@@ -114,6 +114,7 @@ class Augmentation:
         """How many other images a call may ask for: 0 or 3."""
         return 3 if any(isinstance(step, Mosaic | Mixup) for step in self.steps) else 0
 
+    @without_autograph
     def __call__(self, image: Tensors, companion: Companion | None = None) -> Tensors:
         """The image augmented; `companion` is needed where `companions` is not 0."""
         if self.companions and companion is None:

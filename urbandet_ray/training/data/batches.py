@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from urbandet_ray.models.odapi import open_odapi
+from urbandet_ray.models.odapi import open_odapi, without_autograph
 from urbandet_ray.training.augmentation.box_columns import BOXES, IMAGE, MASKS, clip_rows
 from urbandet_ray.training.augmentation.presets import Augmentation
 from urbandet_ray.training.data.record_index import RecordIndex
@@ -144,6 +144,7 @@ def augmented_images(
         yield pixels.numpy(), boxes.numpy(), classes.numpy()
 
 
+@without_autograph
 def decode_example(serialized: Any, *, masks: bool = False) -> Tensors:
     """A serialised Example as one image's tensors (training/model.py), in the order of its boxes.
 
