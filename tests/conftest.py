@@ -33,6 +33,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (-costs_s[item.path], item.path))
 
 
+class _Failures:
+    """Names each failure as it comes: a run that is cut short has no summary."""
+
+    def __init__(self, terminal: pytest.TerminalReporter) -> None:
+        self._terminal = terminal
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._terminal.write_line(f" {report.nodeid} ({report.when})")
+
+
+@pytest.hookimpl(trylast=True)  # after pytest has made its reporter
+def pytest_configure(config: pytest.Config) -> None:
+    """Names failures where somebody can read it: not in the processes of pytest-xdist."""
+    terminal = config.pluginmanager.getplugin("terminalreporter")
+    if terminal is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Failures(terminal))
+
+
 def _cost_s(item: pytest.Item) -> float:
     """About what a test takes, by its marks."""
     marks = {mark.name for mark in item.iter_markers()}

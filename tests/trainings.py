@@ -43,6 +43,7 @@ def settings(records: str | Path, run: str | Path, **more: object) -> dict[str, 
         "optimizer.kind": "adam",
         "augmentation.preset": "flip",
         "weight_average": 0.9,
+        "batch_norm.reestimate_batches": 0,  # a pass of its own, to be traced in every worker
         "evaluation.every": 12,
         "checkpoint.every": 4,
         "doctor": "ignore",

@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import REPOSITORY
+from rays import OPEN
+from waiting import END_S
 
 pytestmark = [pytest.mark.ray, pytest.mark.train]
 
@@ -40,20 +42,22 @@ cluster = Cluster(
 try:
     cluster.add_node(num_cpus=16, **store)
     ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
-    config = TrainConfig(
-        output=sys.argv[1],
-        pipeline="none",
-        workers={"count": 2, "max_failures": 0, "first_here": sys.argv[2] == "first here"},
-    )
-    plan = TrainPlan(
-        run_uri=config.output, storage=Storage(), config=config, pipeline=None, data=None,
-        labels=STREET_LABELS, train=(), val=(), steps=1, batch_size=1, evaluate_every=1,
-        rate=PlannedRate(0.1, "of this test", "momentum_optimizer"),
-        checkpoint_every=1, clip_norm=0.0, fine_tune=None,
-    )
     trainer.train_on_worker = tiny
-    told = []
-    trainer.run_workers(plan, told.append)
+    told = {}
+    for place in ("anywhere", "first here"):
+        config = TrainConfig(
+            output=f"{sys.argv[1]}/{place}",
+            pipeline="none",
+            workers={"count": 2, "max_failures": 0, "first_here": place == "first here"},
+        )
+        plan = TrainPlan(
+            run_uri=config.output, storage=Storage(), config=config, pipeline=None, data=None,
+            labels=STREET_LABELS, train=(), val=(), steps=1, batch_size=1, evaluate_every=1,
+            rate=PlannedRate(0.1, "of this test", "momentum_optimizer"),
+            checkpoint_every=1, clip_norm=0.0, fine_tune=None,
+        )
+        told[place] = []
+        trainer.run_workers(plan, told[place].append)
     print(json.dumps(told))
 finally:
     ray.shutdown()
@@ -61,31 +65,34 @@ finally:
 """
 
 
-@pytest.mark.parametrize(("place", "cpus"), [("anywhere", 8), ("first here", 4)])
-def test_two_workers_start_on_nodes_of_4_and_16_cores(
-    tmp_path: Path, place: str, cpus: int
-) -> None:
-    """Each asks for cores that the other leaves; a half of all, ten, would fit but once.
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    """What the workers of a training without a place, and of one that is tied to its driver's
+    node, said at their start.
 
     What the trainer starts is its own, but for the training itself.
     """
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "TF_"))}
-    env = clean | {
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "TF_USE_LEGACY_KERAS": "1",
-    }
+    env = {**clean, **OPEN, "RAY_USAGE_STATS_ENABLED": "0", "TF_USE_LEGACY_KERAS": "1"}
     with tempfile.TemporaryDirectory(prefix="ray-") as own:  # short, as paths of sockets have to be
         done = subprocess.run(
-            [sys.executable, "-c", SCRIPT, str(tmp_path / "run"), place],
+            [sys.executable, "-c", SCRIPT, str(tmp_path_factory.mktemp("runs"))],
             cwd=REPOSITORY,
             env=env | {"RAY_TMPDIR": own},
             capture_output=True,
             text=True,
             check=False,
-            timeout=400,
+            timeout=END_S,
         )
     assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])
-    workers = sorted((one["rank"], one["world"], one["cpus"]) for one in told)
+    answer: dict[str, list[dict[str, Any]]] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+@pytest.mark.parametrize(("place", "cpus"), [("anywhere", 8), ("first here", 4)])
+def test_two_workers_start_on_nodes_of_4_and_16_cores(
+    told: dict[str, list[dict[str, Any]]], place: str, cpus: int
+) -> None:
+    """Each asks for cores that the other leaves; a half of all, ten, would fit but once."""
+    workers = sorted((one["rank"], one["world"], one["cpus"]) for one in told[place])
     assert workers == [(0, 2, cpus), (1, 2, cpus)]

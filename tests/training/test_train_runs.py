@@ -72,6 +72,7 @@ def finished(
         **{
             "storage.endpoint_url": s3_server.endpoint_url,
             "prune.sparsity": 0.6,
+            "batch_norm.reestimate_batches": None,
             "evaluation.every": 6,
         },
     )
