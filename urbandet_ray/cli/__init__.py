@@ -13,6 +13,7 @@ from urbandet_ray.cli import (
     data,
     ground_truth,
     inference,
+    interchange,
     models,
     sagemaker,
     training,
@@ -35,6 +36,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(sagemaker.app, name="sagemaker")
 data.app.add_typer(ground_truth.app)
+data.app.add_typer(interchange.app)
 
 
 def main() -> None:

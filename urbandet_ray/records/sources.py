@@ -219,8 +219,8 @@ def _named_uniquely(listed: list[tuple[str, Source]]) -> list[Source]:
     """
     listed = sorted(listed, key=lambda pair: natural_key(pair[0]))
     paths = [_DATA_SUFFIX.sub("", path) or path for path, _ in listed]
-    names = [_safe_name(path) for path in paths]
-    stems = [_safe_name(path.rpartition("/")[2] or path) for path in paths]
+    names = [safe_name(path) for path in paths]
+    stems = [safe_name(path.rpartition("/")[2] or path) for path in paths]
     name_times = Counter(name.casefold() for name in names)
     stem_times = Counter(stem.casefold() for stem in stems)
     named = []
@@ -233,7 +233,7 @@ def _named_uniquely(listed: list[tuple[str, Source]]) -> list[Source]:
     return named
 
 
-def _safe_name(path: str) -> str:
+def safe_name(path: str) -> str:
     """Letters, digits and `.-_` only, at most 120; never hidden, as data readers skip . and _."""
     name = re.sub(r"[^A-Za-z0-9._-]", "_", path.replace("/", "--"))
     if name != path.replace("/", "--") or len(name) > _NAME_CHARACTERS:
