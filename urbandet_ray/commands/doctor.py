@@ -12,7 +12,8 @@ from urbandet_ray.errors import ConfigError, ConflictError
 from urbandet_ray.models.pipeline_config import read_pipeline
 from urbandet_ray.records.data_folder import read_data_folder
 from urbandet_ray.storage import Storage
-from urbandet_ray.training.doctor.examine import Examination, corrected, examine
+from urbandet_ray.training.doctor.correction import correct, unmade, why_unbuildable
+from urbandet_ray.training.doctor.examine import Examination, examine
 from urbandet_ray.training.doctor.findings import Finding
 
 EXIT_ERRORS = 3
@@ -99,29 +100,27 @@ def write_fixed(diagnosis: Diagnosis, out: str, storage: Storage | None = None) 
     """Write a corrected copy of the config; returns the difference as a unified diff.
 
     Both sides of the diff are in the OD API's own layout, so that it shows changed values only;
-    comments of the original are not kept, the changes are listed at the copy's top.
+    comments of the original are not kept, the changes are listed at the copy's top. Lines below
+    the diff say which fixes were not made, since they would have made something worse.
 
     Raises:
         ConfigError: `out` exists; it is never overwritten.
     """
     pipeline = diagnosis.examination.case.pipeline
-    config, done = corrected(diagnosis.examination)
-    before, after = pipeline.to_text(), config.to_text()
-    listed = [f"# {diagnosis.config} with {len(done)} fixes by `urbandet doctor`:"]
-    listed += [f"#   {finding.code}: {finding.fix}" for finding in done]
+    made = correct(diagnosis.examination, why_unbuildable)
+    before, after = pipeline.to_text(), made.pipeline.to_text()
+    listed = [f"# {diagnosis.config} with {len(made.done)} fixes by `urbandet doctor`:"]
+    listed += [f"#   {finding.code}: {finding.fix}" for finding in made.done]
+    listed += [f"# {line}" for line in unmade(made)]
     content = "\n".join([*listed, "", after])
     try:
         (storage or Storage()).write_bytes(out, content.encode(), if_absent=True)
     except ConflictError:
         raise _exists(out) from None
-    return "".join(
-        unified_diff(
-            before.splitlines(keepends=True),
-            after.splitlines(keepends=True),
-            diagnosis.config,
-            out,
-        )
+    diff = unified_diff(
+        before.splitlines(keepends=True), after.splitlines(keepends=True), diagnosis.config, out
     )
+    return "".join([*diff, *(f"{line}\n" for line in unmade(made))])
 
 
 def refuse_existing(out: str, storage: Storage) -> None:

@@ -10,7 +10,7 @@ import pytest
 from urbandet_ray.commands.doctor import Diagnosis, diagnose
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.models.zoo import model_config_path
-from urbandet_ray.training.doctor.examine import corrected
+from urbandet_ray.training.doctor.correction import correct
 from urbandet_ray.training.doctor.findings import Finding
 
 pytestmark = pytest.mark.train
@@ -286,7 +286,8 @@ def test_finds(doctor: Doctor, fault: str, tmp_path: Path) -> None:
         assert finding.line is not None
         assert re.search(rf"\b{name}\b", text[finding.line - 1])
     if finding.edit is not None:
-        config, done = corrected(found.examination)
+        made = correct(found.examination)
+        config, done = made.pipeline, made.done
         assert code in [one.code for one in done]
         path = tmp_path / "fixed.config"
         path.write_text(config.to_text())
@@ -309,7 +310,7 @@ def test_steps_given_replace_those_of_the_file(doctor: Doctor) -> None:
     """The schedule is held to the run that is meant."""
     found = doctor(steps=20)
     assert "in a run of 20" in only(found, "schedule-longer-than-run").what
-    assert corrected(found.examination)[0].message.train_config.num_steps == 20
+    assert correct(found.examination).pipeline.message.train_config.num_steps == 20
 
 
 def test_adam_has_a_reference_of_its_own(doctor: Doctor) -> None:
@@ -332,7 +333,7 @@ def test_two_augmentations_in_one_block(doctor: Doctor, tmp_path: Path) -> None:
     text = (tmp_path / "pipeline.config").read_text().splitlines()
     assert finding.line is not None
     assert "random_vertical_flip" in text[finding.line - 1]
-    config, _ = corrected(found.examination)
+    config = correct(found.examination).pipeline
     steps = [
         one.WhichOneof("preprocessing_step")
         for one in config.message.train_config.data_augmentation_options
@@ -350,7 +351,7 @@ def test_four_augmentations_in_two_blocks(doctor: Doctor) -> None:
         ("random_horizontal_flip { }", f"{flips} }}\n data_augmentation_options {{ {more} "
          "random_adjust_contrast { }")
     )  # fmt: skip
-    options = corrected(found.examination)[0].message.train_config.data_augmentation_options
+    options = correct(found.examination).pipeline.message.train_config.data_augmentation_options
     assert [one.WhichOneof("preprocessing_step") for one in options][:6] == [
         "random_horizontal_flip",
         "random_vertical_flip",
@@ -388,7 +389,7 @@ def test_windows_path(doctor: Doctor, path: str, read: str, meant: str) -> None:
     finding = only(found, "backslash-path")
     assert read in finding.what
     assert finding.fix == f'write forward slashes: "{meant}"'
-    assert corrected(found.examination)[0].message.train_config.fine_tune_checkpoint == meant
+    assert correct(found.examination).pipeline.message.train_config.fine_tune_checkpoint == meant
 
 
 def test_encoding_is_told(doctor: Doctor, tmp_path: Path) -> None:
@@ -431,6 +432,6 @@ def test_batch_norm_frozen_over_random_weights_is_found(tmp_path: Path) -> None:
     assert "activations grow" in finding.what
     place = "model.faster_rcnn.feature_extractor.batch_norm_trainable"
     assert finding.place == place
-    assert value_at(corrected(found.examination)[0].message, place) is True
+    assert value_at(correct(found.examination).pipeline.message, place) is True
     config.write_text(text.replace("batch_norm_trainable: false", "batch_norm_trainable: true"))
     assert "frozen-batch-norm" not in codes(diagnose(config))

@@ -13,7 +13,7 @@ from urbandet_ray.commands.doctor import Diagnosis, diagnose, write_fixed
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.models.pipeline_config import parse_pipeline, read_pipeline
 from urbandet_ray.training.doctor.checkpoint import build_model
-from urbandet_ray.training.doctor.examine import corrected
+from urbandet_ray.training.doctor.correction import correct
 from urbandet_ray.training.doctor.geometry import anchors_of, best_ious
 from urbandet_ray.training.doctor.schedule import cosine_rate
 
@@ -88,7 +88,7 @@ def test_checkpoint_of_the_model_itself(doctor: Doctor, tmp_path: Path) -> None:
     for sloppy in (f"{prefix}.index", str(prefix.parent), "zoo", "zoo/checkpoint/ckpt-0"):
         found = doctor((NO_CHECKPOINT, f'fine_tune_checkpoint: "{sloppy}"'))
         assert list(checkpoint_findings(found)) == ["checkpoint-path"], sloppy
-        fixed = corrected(found.examination)[0].message.train_config.fine_tune_checkpoint
+        fixed = correct(found.examination).pipeline.message.train_config.fine_tune_checkpoint
         assert fixed == str(prefix)
 
 

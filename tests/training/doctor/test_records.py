@@ -11,7 +11,7 @@ from urbandet_ray.errors import InputError
 from urbandet_ray.frames import Frame, Truth
 from urbandet_ray.records.images import encode_jpeg
 from urbandet_ray.records.writer import write_frames
-from urbandet_ray.training.doctor.examine import corrected
+from urbandet_ray.training.doctor.correction import correct
 from urbandet_ray.training.doctor.findings import Finding
 
 pytestmark = pytest.mark.train
@@ -47,7 +47,7 @@ def test_ids_beyond_num_classes(doctor: Doctor, data: Path, write_segment: Write
     assert "ids 1, 2, 4: cyclist (8 boxes) becomes a one-hot vector of zeros" in finding.what
     assert "counts it as vehicle" in finding.what
     assert "num_classes: 4, or renumber without gaps (4 to 3)" in finding.fix
-    assert corrected(found.examination)[0].message.model.ssd.num_classes == 4
+    assert correct(found.examination).pipeline.message.model.ssd.num_classes == 4
     assert "id-beyond-num-classes" not in codes(doctor(("num_classes: 3", "num_classes: 4")))
     assert "label-map-gap" in codes(doctor(("num_classes: 3", "num_classes: 4")))
 
@@ -84,7 +84,7 @@ def test_data_folder_takes_the_place_of_the_paths(doctor: Doctor, data: Path) ->
     found = doctor(*elsewhere, data=str(data))
     assert codes(found).count("path-replaced") == 4
     assert not found.has_errors
-    reader = corrected(found.examination)[0].message.eval_input_reader[0]
+    reader = correct(found.examination).pipeline.message.eval_input_reader[0]
     assert reader.tf_record_input_reader.input_path[0] == f"{data}/val/*.tfrecord"
     assert reader.label_map_path == f"{data}/label_map.pbtxt"
 
@@ -117,6 +117,6 @@ def test_images_of_several_sizes_in_one_batch(doctor: Doctor, data: Path) -> Non
     finding = only(found, "unequal-images-in-batch")
     assert finding.severity == "error"
     assert finding.place.endswith("keep_aspect_ratio_resizer.pad_to_max_dimension")
-    model = corrected(found.examination)[0].message.model
+    model = correct(found.examination).pipeline.message.model
     resizer = model.ssd.image_resizer.keep_aspect_ratio_resizer
     assert resizer.pad_to_max_dimension

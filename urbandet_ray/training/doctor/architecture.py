@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
+import math
+from collections.abc import Iterator
 from typing import Any
 
-from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.training.doctor.case import Case, at, setting
+from urbandet_ray.training.doctor.extractors import (
+    EFFICIENTDET,
+    REGISTRIES,
+    block_given,
+    blocks_of,
+    offered_extractor,
+    registry,
+    takes,
+    unknown_extractor,
+)
 from urbandet_ray.training.doctor.findings import Finding
+from urbandet_ray.training.doctor.levels import check_levels
 
-_REGISTRIES = {
-    "ssd": "SSD_KERAS_FEATURE_EXTRACTOR_CLASS_MAP",
-    "faster_rcnn": "FASTER_RCNN_KERAS_FEATURE_EXTRACTOR_CLASS_MAP",
-    "center_net": "CENTER_NET_EXTRACTOR_FUNCTION_MAP",
-}
-_EFFICIENTDET = {(3, 64): 0, (4, 88): 1, (5, 112): 2, (6, 160): 3, (7, 224): 4, (7, 288): 5}
-_EFFICIENTDET |= {(8, 384): 6}
-"""BiFPN iterations and filters of EfficientDet D0 to D6 (arXiv 1911.09070, table 1)."""
-_BLOCKS = {"fpn": "fpn_min_level", "bifpn": "bifpn_min_level"}
 _CODER = ("y_scale", "x_scale", "height_scale", "width_scale")
 _CODER_FPN, _CODER_BIFPN = (10.0, 10.0, 5.0, 5.0), (1.0, 1.0, 1.0, 1.0)
+"""The OD API's configs of EfficientDet have the first, those in the zoo's archives the second: the
+checkpoints were trained with it."""
 _CODER_FACTOR = 2.0
-
-
-def registry(kind: str) -> Mapping[str, Any]:
-    """Feature extractors the OD API builds for a meta-architecture, by name."""
-    name = _REGISTRIES.get(kind)
-    return getattr(open_odapi().model_builder, name) if name else {}
 
 
 def check_architecture(case: Case) -> Iterator[Finding]:
@@ -42,12 +38,21 @@ def check_architecture(case: Case) -> Iterator[Finding]:
             "start from a complete pipeline.config",
         )
         return
+    if case.kind not in REGISTRIES:
+        yield case.finding(
+            "error",
+            "unknown-meta-architecture",
+            f"model.{case.kind}",
+            f"the OD API's TF2 builder makes {', '.join(REGISTRIES)}; {case.kind} is none of them",
+            "start from a pipeline.config of one of these",
+        )
+        return
     extractors = registry(case.kind)
-    if extractors and case.extractor not in extractors:
-        yield _unknown_extractor(case, extractors)
+    if case.extractor not in extractors:
+        yield unknown_extractor(case, extractors)
     elif case.kind in ("ssd", "faster_rcnn"):
         yield from _check_pyramid(case, extractors[case.extractor])
-    yield from _check_levels(case)
+        yield from check_levels(case)
     yield from _check_multiple(case)
     yield from _check_coder(case)
     if case.config.train_config.use_bfloat16:
@@ -63,59 +68,14 @@ def check_architecture(case: Case) -> Iterator[Finding]:
         )
 
 
-def offered_extractor(case: Case, extractors: Mapping[str, Any]) -> str:
-    """The extractor most likely meant: it takes the file's pyramid block, then by name."""
-    block = _block_of(case)
-    fitting = [name for name, one in extractors.items() if not block or _takes(one, block)]
-    if block == "bifpn":
-        bifpn = case.model.feature_extractor.bifpn
-        size = _EFFICIENTDET.get((bifpn.num_iterations, bifpn.num_filters))
-        same = [name for name in fitting if f"-b{size}_" in name]
-        if size is not None and same:
-            return same[0]
-    fitting = fitting or list(extractors)
-    return get_close_matches(case.extractor, fitting, n=1, cutoff=0.0)[0]
-
-
-def _unknown_extractor(case: Case, extractors: Mapping[str, Any]) -> Finding:
-    place = f"model.{case.kind}.feature_extractor.type"
-    offered, block = offered_extractor(case, extractors), _block_of(case)
-    elsewhere = [kind for kind in _REGISTRIES if case.extractor in registry(kind)]
-    also = f" (it belongs under {elsewhere[0]})" if elsewhere else ""
-    why = f", the one for the file's {block} block" if block else ", the nearest name"
-    return case.finding(
-        "error",
-        "unknown-feature-extractor",
-        place,
-        f"{case.kind} has no feature extractor {case.extractor!r} in TF2{also}: the model can't "
-        f"be built; it has {', '.join(sorted(extractors))}",
-        f'type: "{offered}"{why}',
-        setting(place, offered),
-    )
-
-
-def _block_of(case: Case) -> str:
-    extractor = case.model.feature_extractor
-    present = [
-        name
-        for name in _BLOCKS
-        if name in extractor.DESCRIPTOR.fields_by_name and extractor.HasField(name)
-    ]
-    return present[0] if present else ""
-
-
-def _takes(extractor: Any, block: str) -> bool:
-    return _BLOCKS[block] in inspect.signature(extractor).parameters
-
-
 def _check_pyramid(case: Case, extractor: Any) -> Iterator[Finding]:
     base = f"model.{case.kind}.feature_extractor"
-    fields = case.model.feature_extractor.DESCRIPTOR.fields_by_name
-    wanted = [name for name in _BLOCKS if name in fields and _takes(extractor, name)]
-    for block in _BLOCKS:
-        if block not in fields or not case.model.feature_extractor.HasField(block):
+    wanted = blocks_of(case, extractor)
+    for block in ("fpn", "bifpn"):
+        fields = case.model.feature_extractor.DESCRIPTOR.fields_by_name
+        if block in wanted or block not in fields:
             continue
-        if block in wanted:
+        if not case.model.feature_extractor.HasField(block):
             continue
         old = getattr(case.model.feature_extractor, block)
         low, high = old.min_level, old.max_level
@@ -125,8 +85,7 @@ def _check_pyramid(case: Case, extractor: Any) -> Iterator[Finding]:
             feature_extractor.ClearField(block)
             for other in wanted:
                 if not feature_extractor.HasField(other):
-                    getattr(feature_extractor, other).min_level = low
-                    getattr(feature_extractor, other).max_level = high
+                    _fill_block(feature_extractor, other, low, high)
 
         put = f" and put {wanted[0]} {{ min_level: {low} max_level: {high} }}" if wanted else ""
         yield case.finding(
@@ -140,39 +99,19 @@ def _check_pyramid(case: Case, extractor: Any) -> Iterator[Finding]:
         )
 
 
-def _check_levels(case: Case) -> Iterator[Finding]:
-    if case.kind != "ssd" or not _block_of(case):
-        return
-    if not case.model.anchor_generator.HasField("multiscale_anchor_generator"):
-        return
-    anchors = case.model.anchor_generator.multiscale_anchor_generator
-    pyramid = getattr(case.model.feature_extractor, _block_of(case))
-    got, wanted = (
-        (anchors.min_level, anchors.max_level),
-        (pyramid.min_level, pyramid.max_level),
-    )
-    if got == wanted:
-        return
-    place = "model.ssd.anchor_generator.multiscale_anchor_generator"
-
-    def edit(config: Any) -> None:
-        at(config, place).min_level, at(config, place).max_level = wanted
-
-    yield case.finding(
-        "error",
-        "anchor-levels",
-        f"{place}.min_level",
-        f"anchors are laid on levels {got[0]} to {got[1]}, the {_block_of(case)} gives levels "
-        f"{wanted[0]} to {wanted[1]}: anchors and predictions do not match up",
-        f"min_level: {wanted[0]}, max_level: {wanted[1]}",
-        edit,
-    )
+def _fill_block(extractor: Any, block: str, low: int, high: int) -> None:
+    pyramid = getattr(extractor, block)
+    pyramid.min_level, pyramid.max_level = low, high
+    if block == "bifpn":  # iterations and filters have no default: those of the EfficientDet
+        size = {f"-b{size}_": both for both, size in EFFICIENTDET.items()}
+        found = [both for part, both in size.items() if part in extractor.type]
+        pyramid.num_iterations, pyramid.num_filters = found[0] if found else (8, 384)
 
 
 def _check_multiple(case: Case) -> Iterator[Finding]:
     """A BiFPN doubles its coarsest map level by level; each must come out as the finer one."""
     size, name = case.input_size_wh(), case.resizer()[0]
-    if size is None or case.kind != "ssd" or _block_of(case) != "bifpn":
+    if size is None or case.kind != "ssd" or block_given(case) != "bifpn":
         return
     step = 2 ** int(case.model.feature_extractor.bifpn.max_level)
     if all(side % step == 0 for side in size):
@@ -197,9 +136,11 @@ def _check_coder(case: Case) -> Iterator[Finding]:
     extractors = registry("ssd")
     name = case.extractor
     if name not in extractors:
-        name = offered_extractor(case, extractors)
-    is_bifpn = _takes(extractors[name], "bifpn")
-    wanted = _CODER_BIFPN if is_bifpn else _CODER_FPN
+        name, _ = offered_extractor(case, extractors)
+    known = [_CODER_FPN]
+    if takes(extractors[name], "bifpn"):
+        known = [_CODER_BIFPN, _CODER_FPN]
+    wanted = min(known, key=lambda one: abs(math.log(max(got[0], 1e-9) / one[0])))
     factors = [have / want for have, want in zip(got, wanted, strict=True)]
     if all(1 / _CODER_FACTOR <= factor <= _CODER_FACTOR for factor in factors):
         return

@@ -61,7 +61,8 @@ class Case:
 
     def resizer(self) -> tuple[str, Any]:
         """Name and message of the image resizer; ("", None) where there is none."""
-        if self.model is None or not self.model.HasField("image_resizer"):
+        fields = () if self.model is None else self.model.DESCRIPTOR.fields_by_name
+        if "image_resizer" not in fields or not self.model.HasField("image_resizer"):
             return "", None
         name = self.model.image_resizer.WhichOneof("image_resizer_oneof") or ""
         return name, getattr(self.model.image_resizer, name) if name else None

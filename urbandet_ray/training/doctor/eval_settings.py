@@ -130,6 +130,7 @@ def check_paths(case: Case, storage: Storage, data: DataFolder | None) -> Iterat
     ]
     labels = data.labels_uri if data else None
     for split, place, reader in readers:
+        yield from _check_kind(case, place, reader, split)
         path = reader.label_map_path
         lack = "" if path and path == labels else _lack_of_labels(path, storage)
         if lack:
@@ -142,6 +143,36 @@ def check_paths(case: Case, storage: Storage, data: DataFolder | None) -> Iterat
             if lack:
                 spot = f"{place}.tf_record_input_reader.input_path"
                 yield _missing(case, spot, "records", lack, split, given)
+
+
+def _check_kind(case: Case, place: str, reader: Any, split: str) -> Iterator[Finding]:
+    """Records of whole drives, which neither `urbandet train` nor the records here are."""
+    kinds = reader.DESCRIPTOR.fields_by_name["input_type"].enum_type.values_by_number
+    if kinds[reader.input_type].name != "TF_SEQUENCE_EXAMPLE":
+        return
+    held = case.train if split == "train" else case.val
+    single = held is not None and held.frames > 0
+    spot = f"{place}.input_type"
+    yield case.finding(
+        "error",
+        "sequence-examples",
+        spot,
+        "TF_SEQUENCE_EXAMPLE asks for records of whole sequences, which urbandet train can't read"
+        + (f"; {held.uri} holds single frames" if single and held is not None else ""),
+        "input_type: TF_EXAMPLE" + ("" if single else ", and records of single frames"),
+        _set_kind(place) if single else None,
+    )
+
+
+def _set_kind(place: str) -> Edit:
+    def edit(config: Any) -> None:
+        name, _, index = place.partition("[")
+        readers = getattr(config, name)
+        reader = readers if name == "train_input_reader" else readers[int(index.rstrip("]") or 0)]
+        kinds = reader.DESCRIPTOR.fields_by_name["input_type"].enum_type.values_by_name
+        reader.input_type = kinds["TF_EXAMPLE"].number
+
+    return edit
 
 
 def _lack_of_labels(path: str, storage: Storage) -> str:

@@ -25,8 +25,16 @@ from urbandet_ray.training.doctor.schedule import check_schedule
 from urbandet_ray.training.doctor.suitability import check_data
 from urbandet_ray.training.doctor.unread import check_unread
 
-_PASSES = 4
-_UNBUILDABLE = {"unknown-feature-extractor", "wrong-pyramid-block", "anchor-levels", "no-model"}
+UNBUILDABLE = frozenset(
+    (
+        "unknown-meta-architecture",
+        "unknown-feature-extractor",
+        "wrong-pyramid-block",
+        "anchor-levels",
+        "no-model",
+    )
+)
+"""Codes of a model that can't be built; they hide what only a built one shows."""
 
 
 @dataclass(frozen=True)
@@ -76,34 +84,17 @@ def examine(
     return replace(made, findings=_findings(made))
 
 
-def corrected(examination: Examination) -> tuple[PipelineConfig, tuple[Finding, ...]]:
-    """The pipeline.config with every automatic fix made, those that follow from fixes too.
-
-    Returns:
-        It, and the findings whose fixes are in it.
-    """
-    pipeline = examination.case.pipeline
-    config, findings = pipeline.message, examination.findings
-    done: dict[tuple[str, str], Finding] = {}
-    for _ in range(_PASSES):
-        open_ = [(one, one.edit) for one in findings if one.edit is not None]
-        if not open_:
-            break
-        for one, edit in open_:
-            edit(config)
-            done[one.code, one.place] = one
-        case = examination.case
-        pipeline = pipeline.rewritten(config)
-        steps = examination.steps_given or int(config.train_config.num_steps)
-        again = replace(examination, case=replace(case, pipeline=pipeline, steps=steps))
-        findings = _findings(again)
-    return pipeline, tuple(done.values())
+def again(one: Examination, pipeline: PipelineConfig) -> Examination:
+    """The same examination of another state of the file; records and labels are not read again."""
+    steps = one.steps_given or int(pipeline.message.train_config.num_steps)
+    made = replace(one, case=replace(one.case, pipeline=pipeline, steps=steps))
+    return replace(made, findings=_findings(made))
 
 
 def _findings(one: Examination) -> tuple[Finding, ...]:
     case = one.case
     model = list(check_architecture(case))
-    buildable = not any(finding.code in _UNBUILDABLE for finding in model)
+    buildable = not any(finding.code in UNBUILDABLE for finding in model)
     return by_severity(
         [
             *check_reading(case),

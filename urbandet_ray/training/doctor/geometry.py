@@ -15,6 +15,9 @@ Floats = NDArray[np.float64]
 
 _CHUNK = 4096
 
+ANCHOR_FIELDS = {"ssd": "anchor_generator", "faster_rcnn": "first_stage_anchor_generator"}
+"""The field of a meta-architecture that says where anchors lie."""
+
 
 @dataclass(frozen=True, eq=False)
 class Anchors:
@@ -59,12 +62,9 @@ def resized_boxes(case: Case, split: DataSplit) -> Floats | None:
 
 def anchors_of(case: Case) -> Anchors | None:
     """The anchors of the config; None for a model without, or a generator not covered here."""
-    if case.kind == "ssd":
-        generator = case.model.anchor_generator
-    elif case.kind == "faster_rcnn":
-        generator = case.model.first_stage_anchor_generator
-    else:
+    if case.kind not in ANCHOR_FIELDS:
         return None
+    generator = getattr(case.model, ANCHOR_FIELDS[case.kind])
     kind = generator.WhichOneof("anchor_generator_oneof")
     if kind == "multiscale_anchor_generator":
         return _multiscale(generator.multiscale_anchor_generator, case.input_size_wh())

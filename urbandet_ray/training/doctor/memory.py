@@ -6,8 +6,8 @@ import os
 import subprocess
 from collections.abc import Iterator
 
-from urbandet_ray.training.doctor.architecture import registry
 from urbandet_ray.training.doctor.case import Case
+from urbandet_ray.training.doctor.extractors import registry
 from urbandet_ray.training.doctor.findings import Finding
 
 GIB_PER_MEGAPIXEL = (

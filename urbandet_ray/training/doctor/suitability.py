@@ -10,8 +10,14 @@ import numpy as np
 from urbandet_ray.boxes import Boxes
 from urbandet_ray.phrases import some_of
 from urbandet_ray.training.doctor.case import Case, at, rounded, setting
+from urbandet_ray.training.doctor.dataset import DataSplit
 from urbandet_ray.training.doctor.findings import Edit, Finding
-from urbandet_ray.training.doctor.geometry import anchors_of, best_ious, resized_boxes
+from urbandet_ray.training.doctor.geometry import (
+    ANCHOR_FIELDS,
+    anchors_of,
+    best_ious,
+    resized_boxes,
+)
 
 _IOU_MIN = 0.5
 _UNCOVERED_SHARE = 0.2
@@ -39,10 +45,46 @@ def check_data(case: Case) -> Iterator[Finding]:
         )
         return
     yield from _check_epochs(case, train.frames)
+    yield from _check_masks(case, train)
     boxes = resized_boxes(case, train)
     if boxes is not None:
         yield from _check_small(case, boxes, train.boxes_xyxy)
         yield from _check_anchors(case, boxes)
+
+
+def _check_masks(case: Case, train: DataSplit) -> Iterator[Finding]:
+    learns = {
+        "faster_rcnn": "number_of_stages",
+        "center_net": "mask_estimation_task",
+    }.get(case.kind, "")
+    if learns == "number_of_stages":
+        asked = case.model.number_of_stages == 3
+    else:
+        asked = bool(learns) and case.model.HasField(learns)
+    if asked and not train.has_masks:
+        yield case.finding(
+            "error",
+            "masks-missing",
+            f"model.{case.kind}.{learns}",
+            f"the model learns masks, and no box of {train.uri} has one: the OD API ends at the "
+            "first step, urbandet train learns boxes and leaves the mask head at its start",
+            "records with image/object/mask"
+            + (", or number_of_stages: 2 for boxes alone" if case.kind == "faster_rcnn" else ""),
+        )
+
+
+def figures(case: Case) -> dict[str, float]:
+    """How badly the boxes suit the model, by name in words; the lower, the better."""
+    boxes = None if case.train is None else resized_boxes(case, case.train)
+    if boxes is None or not len(boxes):
+        return {}
+    sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
+    found = {f"the share of boxes below {_SMALL_PX:g} px": float((sides < _SMALL_PX).mean())}
+    anchors = anchors_of(case)
+    if anchors is not None:
+        best = best_ious(boxes, anchors, case.input_size_wh())
+        found["the share of boxes that no anchor fits"] = float((best < _IOU_MIN).mean())
+    return found
 
 
 def _check_small(case: Case, boxes: Any, stored_boxes: Boxes) -> Iterator[Finding]:
@@ -102,12 +144,10 @@ def _check_anchors(case: Case, boxes: Any) -> Iterator[Finding]:
 
 def _scaling(case: Case, factor: float) -> tuple[str, str, Edit]:
     """The field that scales all anchors, its new text, and the edit; their number stays."""
-    if case.kind == "ssd":
-        place = "model.ssd.anchor_generator.multiscale_anchor_generator.anchor_scale"
-        if case.model.anchor_generator.HasField("grid_anchor_generator"):
-            place = "model.ssd.anchor_generator.grid_anchor_generator.scales"
-    else:
-        place = "model.faster_rcnn.first_stage_anchor_generator.grid_anchor_generator.scales"
+    base = f"model.{case.kind}.{ANCHOR_FIELDS[case.kind]}"
+    branch = at(case.config, base).WhichOneof("anchor_generator_oneof")
+    name = "anchor_scale" if branch == "multiscale_anchor_generator" else "scales"
+    place = f"{base}.{branch}.{name}"
     parent, _, name = place.rpartition(".")
     old = getattr(at(case.config, parent), name)
     if name == "anchor_scale":
