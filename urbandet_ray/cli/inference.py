@@ -147,7 +147,9 @@ def track(
 @app.command(name="eval")
 def evaluate(
     run: Annotated[str | None, typer.Argument(help="Run folder of an inference.")] = None,
-    truth: Annotated[str | None, typer.Option(help="Records with labels.")] = None,
+    truth: Annotated[
+        str | None, typer.Option(help="Records with labels, or a dataset such as COCO.")
+    ] = None,
     out: Annotated[
         str | None, typer.Option(help="Folder for metrics.json. Default: the run folder.")
     ] = None,

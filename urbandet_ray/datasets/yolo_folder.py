@@ -117,8 +117,8 @@ def _layout(index: FileIndex, storage: Storage, evidence: str) -> YoloLayout:
 
 def _ultralytics(content: Mapping[str, Any], index: FileIndex, path: str) -> YoloLayout:
     names = content["names"]
-    listed = names.items() if isinstance(names, dict) else enumerate(names)
     try:
+        listed = names.items() if isinstance(names, dict) else enumerate(names)
         numbers = {int(number): str(name) for number, name in listed}
     except (TypeError, ValueError):
         raise LabelError(
