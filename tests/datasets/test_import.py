@@ -284,7 +284,7 @@ def test_images_that_are_missing_or_damaged_are_named(tmp_path: Path, urbandet: 
     code, said, _ = urbandet("data", "import", tmp_path / "set", tmp_path / "out")
     assert code == 3
     assert "images that the labels name but are not there, left out: 1 (oak_0001.jpg)" in said
-    assert "damaged images, left out: 1 (val2017/oak_0002.jpg" in said
+    assert "damaged images, left out: 1 (oak_0002.jpg" in said
     assert frames_in(tmp_path / "out").keys() == BOXES.keys() - {"oak_0001", "oak_0002"}
 
 
@@ -338,7 +338,7 @@ def test_nothing_is_begun_where_an_option_is_wrong(tmp_path: Path, urbandet: Run
         ("--format", "coko", "--format is 'coko': expected one of coco, yolo"),
         ("--split", "lots", "--split is 'lots': give the shares"),
         ("--drive", "[", "--drive is '[', no regular expression"),
-        ("--drive", "xyz", "--drive 'xyz' matches no image, such as val2017/oak_0001.jpg"),
+        ("--drive", "xyz", "--drive 'xyz' matches no image, such as oak_0001.jpg"),
     ):
         code, _, complained = urbandet(
             "data", "import", tmp_path / "set", tmp_path / "out", option, value

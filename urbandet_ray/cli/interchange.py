@@ -1,4 +1,4 @@
-"""urbandet data import, export."""
+"""urbandet data import, urbandet data export."""
 
 from __future__ import annotations
 
@@ -54,5 +54,47 @@ def import_(
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
     with count_progress("images") as progress:
         report = import_dataset(source, out, choice, storage, progress)
+    typer.echo(report.to_text())
+    raise typer.Exit(3 if report.tally.losses else 0)
+
+
+@app.command()
+def export(
+    source: Annotated[
+        str, typer.Argument(metavar="RUN|RECORDS", help="Finished run, or records with labels.")
+    ],
+    out: Annotated[str, typer.Argument(help="Empty folder, local or s3://.")],
+    kind: Annotated[str, typer.Option("--to", help="coco, yolo, voc, label-studio or cvat.")],
+    score_min: Annotated[
+        float | None, typer.Option(help="Lowest score of a run's boxes. Default: as it draws.")
+    ] = None,
+    input_: Annotated[
+        str | None, typer.Option("--input", help="Input of the run, if it was moved.")
+    ] = None,
+    labels: Labels = None,
+    s3_endpoint: Endpoint = None,
+    s3_region: Region = None,
+    s3_anonymous: Anonymous = None,
+) -> None:
+    """Write records, or the boxes of a run, as a dataset that labelling tools open.
+
+    Exit code 3: frames or boxes could not be written.
+    """
+    from urbandet_ray.commands.display import count_progress
+    from urbandet_ray.commands.export_data import export_dataset
+    from urbandet_ray.label_files import read_labels
+
+    storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
+    with count_progress("files") as progress:
+        report = export_dataset(
+            source,
+            out,
+            kind,
+            storage,
+            labels=None if labels is None else read_labels(labels, storage),
+            score_min=score_min,
+            input_uri=input_,
+            progress=progress,
+        )
     typer.echo(report.to_text())
     raise typer.Exit(3 if report.tally.losses else 0)

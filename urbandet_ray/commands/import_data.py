@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import PurePosixPath
 
 from urbandet_ray.commands.data import write_contact_sheet
 from urbandet_ray.datasets.annotated import AnnotatedImage, Dataset
@@ -162,7 +163,7 @@ def import_dataset(
     dataset = read_dataset(uri, storage, kind=choice.kind, images=choice.images)
     own_classes = LabelMap({number: name for name, number in dataset.class_ids.items()})
     labels = read_labels(choice.labels, storage) if choice.labels else own_classes
-    images = list(dataset.images)
+    images = _without_common_folders(list(dataset.images))
     if not images:
         raise InputError(
             f"{uri} was read as {dataset.kind}, and no labelled image was found: "
@@ -183,6 +184,19 @@ def import_dataset(
     write_contact_sheet(data, report.sheet, _SHEET_FRAMES, labels, storage)
     storage.write_bytes(join_uri(out, REPORT_NAME), to_json(report.to_dict()))
     return report
+
+
+def _without_common_folders(images: list[AnnotatedImage]) -> list[AnnotatedImage]:
+    """Images without the folders that all of them are in, which tell none from another."""
+    folders = [PurePosixPath(image.name).parent.parts for image in images]
+    common = 0
+    while folders and all(len(one) > common for one in folders):
+        if len({one[common] for one in folders}) > 1:
+            break
+        common += 1
+    return [
+        replace(image, name="/".join(PurePosixPath(image.name).parts[common:])) for image in images
+    ]
 
 
 def _planned(

@@ -37,8 +37,8 @@ def read_bdd(index: FileIndex, storage: Storage, evidence: str) -> Dataset:
             elif image is not None:
                 images[image.name] = image
     names = {box.class_name for image in images.values() for box in image.boxes}
-    own = names <= set(BDD_CLASSES) and names
-    ids = numbered(BDD_CLASSES if own else sorted(names))
+    own = [name for name in BDD_CLASSES if name in names]
+    ids = numbered([*own, *sorted(names - set(own))])
     return Dataset("BDD100K", index.uri, evidence, [*images.values()], ids, tally)
 
 

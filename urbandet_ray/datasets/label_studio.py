@@ -67,6 +67,7 @@ def _task(
         tuple(boxes),
         size_wh=size_wh,
         normalised=True,
+        split=str(data.get("split") or ""),
         drive=str(data.get("segment") or ""),
         camera=str(data.get("camera") or ""),
         timestamp_us=stamp if isinstance(stamp, int) else None,

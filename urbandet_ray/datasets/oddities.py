@@ -42,6 +42,7 @@ TOLD = {
     "region-ignored": "regions that are not to be judged and have no class, left out",
     "annotators-several": "images that were labelled several times, the first labels kept",
     "part-missing": "parts that the dataset names but are not there, left out",
+    "part-again": "parts with the same images as another part, left out",
     "file-unread": "files of a kind that is not read here, left out",
     "drive-in-two-parts": "drives in two of the dataset's own parts (--split makes new ones)",
     "score-left-out": "scores, for which the format has no place, left out",

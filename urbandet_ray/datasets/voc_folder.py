@@ -26,13 +26,6 @@ from urbandet_ray.storage import Storage
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-VOC_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
-    "tvmonitor",
-)  # fmt: skip
-"""VOC's own classes in their order (pascal_label_map.pbtxt)."""
-
 _LISTS = ("train", "val", "test")
 
 
@@ -46,8 +39,8 @@ def read_voc(index: FileIndex, storage: Storage, evidence: str) -> Dataset:
     lists = _lists(index, storage)
     images: list[AnnotatedImage] = []
     for path in index.ending(".xml"):
-        stem = PurePosixPath(path).stem
-        if lists and stem not in lists:
+        listed = _listed(path, lists)
+        if lists and not listed:
             tally.add("image-unlisted", path)
             continue
         try:
@@ -58,16 +51,18 @@ def read_voc(index: FileIndex, storage: Storage, evidence: str) -> Dataset:
         if xml_format(root) != "voc":
             tally.add("file-unread", path)
             continue
-        split = lists.get(stem) or split_in(folder_of(path))
+        split = listed or split_in(folder_of(path))
         image = _image(root, path, split, index, tally)
         if image is not None:
             images.append(image)
     labelled = {image.name for image in images}
     for picture in index.pictures() if index.chosen is None else ():
-        stem = PurePosixPath(picture).stem
-        if picture not in labelled and "Segmentation" not in picture and stem not in lists:
+        known = picture in labelled or _listed(picture, lists)
+        if not known and "Segmentation" not in picture:
             tally.add("image-unlabelled", picture)
-    return Dataset("Pascal VOC", index.uri, evidence, images, _class_ids(images), tally)
+    names = {box.class_name for image in images for box in image.boxes}
+    ids = numbered(sorted(names))  # VOC's own order is that of the alphabet
+    return Dataset("Pascal VOC", index.uri, evidence, images, ids, tally)
 
 
 def _lists(index: FileIndex, storage: Storage) -> dict[str, str]:
@@ -81,6 +76,14 @@ def _lists(index: FileIndex, storage: Storage) -> dict[str, str]:
             for line in filter(None, map(str.strip, text.splitlines())):
                 found.setdefault(line.split()[0], part)
     return found
+
+
+def _listed(path: str, lists: Mapping[str, str]) -> str:
+    """The part of a file by the lists, which may name folders below Annotations; "" for none."""
+    bare = str(PurePosixPath(path).with_suffix(""))
+    parts = bare.split("/")
+    tails = ("/".join(parts[start:]) for start in range(len(parts)))
+    return next((lists[tail] for tail in tails if tail in lists), "")
 
 
 def _image(
@@ -138,12 +141,6 @@ def _boxes(root: Element, path: str, tally: Tally) -> Iterator[LabelledBox]:
             truncated=share[0] if share else None if truncated is None else float(truncated),
             occluded=None if occluded is None else int(occluded),
         )
-
-
-def _class_ids(images: list[AnnotatedImage]) -> Mapping[str, int]:
-    """VOC's own order for its own classes; else by name."""
-    names = {box.class_name for image in images for box in image.boxes}
-    return numbered(VOC_CLASSES if names <= set(VOC_CLASSES) and names else sorted(names))
 
 
 def _whole(text: str) -> int | None:

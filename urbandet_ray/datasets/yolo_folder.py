@@ -8,6 +8,7 @@ images/.../a.jpg are in labels/.../a.txt; without a folder images they are besid
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -174,21 +175,33 @@ def _pictures(
     if not layout.parts:
         yield from ((path, split_in(folder_of(path))) for path in pictures)
         return
+    for split, place in _each_once(layout, tally):
+        if place in index.files:
+            text = storage.read_bytes(index.uri_of(place)).decode("utf-8-sig", "replace")
+            folders = [folder_of(place), ""]
+            for line in filter(None, map(str.strip, text.splitlines())):
+                path = index.picture(line, folders, tally)
+                if path is not None:
+                    yield path, split
+            continue
+        below = f"{place}/" if place else ""
+        found = [path for path in pictures if path.startswith(below)]
+        if not found:
+            tally.add("part-missing", f"{split}: {place}")
+        yield from ((path, split) for path in found)
+
+
+def _each_once(layout: YoloLayout, tally: Tally) -> Iterator[tuple[str, str]]:
+    """Part and place of the images; those of several parts are in no part."""
+    times = Counter(place for places in layout.parts.values() for place in places)
+    seen: set[str] = set()
     for split, places in layout.parts.items():
         for place in places:
-            if place in index.files:
-                text = storage.read_bytes(index.uri_of(place)).decode("utf-8-sig", "replace")
-                folders = [folder_of(place), ""]
-                for line in filter(None, map(str.strip, text.splitlines())):
-                    path = index.picture(line, folders, tally)
-                    if path is not None:
-                        yield path, split
+            if place in seen:
+                tally.add("part-again", f"{split}: {place or 'the whole folder'}")
                 continue
-            below = f"{place}/" if place else ""
-            found = [path for path in pictures if path.startswith(below)]
-            if not found:
-                tally.add("part-missing", f"{split}: {place}")
-            yield from ((path, split) for path in found)
+            seen.add(place)
+            yield (split if times[place] == 1 else ""), place
 
 
 def _label_path(path: str, index: FileIndex) -> str | None:
