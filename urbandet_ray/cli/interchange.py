@@ -21,7 +21,8 @@ def import_(
         str | None,
         typer.Option(
             "--format",
-            help="coco, yolo, voc, bdd100k, kitti, cvat or label-studio. Default: recognised.",
+            help="coco, yolo, voc, bdd100k, kitti, cvat, label-studio, waymo-v1 or waymo-v2. "
+            "Default: recognised.",
         ),
     ] = None,
     images: Annotated[

@@ -38,7 +38,7 @@ def frames_of(
     def fetch(at: int) -> Fetched:
         return _fetched(listed[at], storage)
 
-    remote = any(is_remote(image.uri) for image in listed[:1])
+    remote = any(is_remote(image.uri) and image.within is None for image in listed[:1])
     indexes = range(len(listed))
     fetched = (
         fetched_ahead(fetch, indexes, threads=_READ_THREADS, ahead=_READ_AHEAD)

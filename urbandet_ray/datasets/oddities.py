@@ -12,6 +12,7 @@ TOLD = {
     "image-missing": "images that the labels name but are not there, left out",
     "image-ambiguous": "images that the labels do not tell apart by name, left out",
     "image-damaged": "damaged images, left out",
+    "record-damaged": "damaged records, left out",
     "image-unlabelled": "images without labels, left out",
     "image-unlisted": "images in no list of the dataset's parts, left out",
     "image-negative": "images without an object, kept as negatives",
@@ -57,7 +58,7 @@ LOSSES = frozenset(
     {
         "image-missing", "image-ambiguous", "image-damaged", "box-beyond", "box-empty",
         "box-inverted", "box-not-finite", "box-looks-like-shares", "box-looks-like-pixels",
-        "label-damaged", "class-unknown", "frame-left-out", "part-missing",
+        "label-damaged", "record-damaged", "class-unknown", "frame-left-out", "part-missing",
     }
 )  # fmt: skip
 """Kinds by which something is lost that was meant to be there."""

@@ -14,6 +14,8 @@ from urbandet_ray.datasets.json_labels import first_json_format
 from urbandet_ray.datasets.kitti_folder import kitti_evidence, read_kitti
 from urbandet_ray.datasets.label_studio import read_label_studio
 from urbandet_ray.datasets.voc_folder import read_voc
+from urbandet_ray.datasets.waymo_frames import read_waymo_frames, record_files, waymo_evidence
+from urbandet_ray.datasets.waymo_tables import read_waymo_tables, waymo_tables_evidence
 from urbandet_ray.datasets.xml_labels import first_xml_format
 from urbandet_ray.datasets.yolo_folder import read_yolo, yolo_evidence
 from urbandet_ray.errors import ConfigError, InputError
@@ -27,12 +29,14 @@ READERS: dict[str, Callable[[FileIndex, Storage, str], Dataset]] = {
     "kitti": read_kitti,
     "cvat": read_cvat,
     "label-studio": read_label_studio,
+    "waymo-v1": read_waymo_frames,
+    "waymo-v2": read_waymo_tables,
 }
 """What reads each format, by the name that --format takes."""
 
 _EXPECTED = (
     "expected COCO's instances JSON, YOLO's data.yaml or obj.data, Pascal VOC's or CVAT's XML, "
-    "BDD100K's or Label Studio's JSON, or KITTI's label_2/"
+    "BDD100K's or Label Studio's JSON, KITTI's label_2/, or the Waymo Open Dataset"
 )
 
 
@@ -64,6 +68,11 @@ def read_dataset(
             f"{uri} holds labels of {len(found)} formats, {named}: name the right one with "
             "--format, or the labels file itself"
         )
+    if not found and any(record_files(index)):
+        raise InputError(
+            f"{uri} holds records that are no Frames of Waymo's: TFRecords of tf.Examples need no "
+            f"import, {_EXPECTED}"
+        )
     if not found:
         raise InputError(f"{uri} holds no labels of a format that is read here: {_EXPECTED}")
     ((name, evidence),) = found.items()
@@ -73,11 +82,13 @@ def read_dataset(
 def formats_in(index: FileIndex, storage: Storage) -> dict[str, str]:
     """The formats that a dataset's files speak of, each with the file that told."""
     found: dict[str, str] = {}
-    yolo, kitti = yolo_evidence(index, storage), kitti_evidence(index)
-    if yolo is not None:
-        found["yolo"] = yolo
-    if kitti is not None:
-        found["kitti"] = kitti
+    by_name = {
+        "yolo": yolo_evidence(index, storage),
+        "kitti": kitti_evidence(index),
+        "waymo-v1": waymo_evidence(index, storage),
+        "waymo-v2": waymo_tables_evidence(index),
+    }
+    found |= {name: path for name, path in by_name.items() if path is not None}
     for one in (first_json_format(index, storage), first_xml_format(index, storage)):
         if one is not None:
             found[one[0]] = one[1]
