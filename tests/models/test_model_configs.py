@@ -140,15 +140,25 @@ def test_learning_rate_follows_from_the_batch(name: str) -> None:
     assert got == pytest.approx(rate * train.batch_size / batch)
 
 
+HEAVY = ("inception_resnet", "resnet152", "efficientdet_d1", "1280")
+"""Built by `pytest -m long`: each costs what the others cost together."""
+
+
 @pytest.mark.train
-@every_config
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long if any(one in name for one in HEAVY) else ())
+        for name in CONFIGS
+    ],
+)
 def test_builds_and_costs_what_its_header_says(name: str) -> None:
     """Parameters that an answer takes part in, and operations of one image without its NMS."""
     odapi_opened = odapi.open_odapi()
     tf, config = odapi_opened.tf, read(name)
     model = odapi_opened.model_builder.build(config.model, is_training=False)
 
-    @tf.function
+    @tf.function(autograph=False)
     def network(images: Any) -> Any:
         return model.predict(*model.preprocess(images))
 
