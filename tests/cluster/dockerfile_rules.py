@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
-from typing import Any
 
-import dockerfile
 from cluster.deployment import CLUSTER, REPOSITORY, WORKDIR
+from docker_parser import Command, DockerfileError, parse_dockerfile
 
 _PINNED = re.compile(r"[a-z0-9./-]+:[a-z0-9.-]*\d[a-z0-9.-]*")
 
@@ -31,8 +30,8 @@ def problems(text: str, ignore: str | None = None) -> list[str]:
         ignore: text of the .dockerignore; None is the one in cluster/.
     """
     try:
-        commands = dockerfile.parse_string(text)
-    except dockerfile.GoParseError as error:
+        commands = parse_dockerfile(text)
+    except DockerfileError as error:
         return [f"no Dockerfile: {error}"]
     if ignore is None:
         ignore = (CLUSTER / "Dockerfile.dockerignore").read_text(encoding="utf-8")
@@ -47,13 +46,13 @@ def problems(text: str, ignore: str | None = None) -> list[str]:
     return found
 
 
-def _read(commands: Any, stages: dict[str, Stage], kept: list[str]) -> Iterator[str]:
+def _read(commands: list[Command], stages: dict[str, Stage], kept: list[str]) -> Iterator[str]:
     """Walk through the commands, noting each stage."""
     stage = Stage("")
     for command in commands:
         where = f"line {command.start_line}"
         name = command.cmd.lower()
-        if name not in dockerfile.all_cmds():
+        if not command.is_known:
             yield f"{where}: there is no instruction {command.cmd}"
         elif not command.value:
             yield f"{where}: {command.cmd} without an argument"
@@ -73,7 +72,7 @@ def _read(commands: Any, stages: dict[str, Stage], kept: list[str]) -> Iterator[
             yield from _run_problems(" ".join(command.value), stage, where)
 
 
-def _begin(value: Any, stages: dict[str, Stage]) -> Stage:
+def _begin(value: tuple[str, ...], stages: dict[str, Stage]) -> Stage:
     name = value[2] if len(value) > 2 else f"stage {len(stages)}"
     base = stages.get(value[0], Stage(""))
     return Stage(name, set(base.copied), dict(base.env), base.user, base.workdir)
@@ -85,7 +84,7 @@ def _base_problems(base: str, stages: dict[str, Stage], where: str) -> Iterator[
 
 
 def _copy(
-    command: Any, stage: Stage, stages: dict[str, Stage], kept: list[str], where: str
+    command: Command, stage: Stage, stages: dict[str, Stage], kept: list[str], where: str
 ) -> Iterator[str]:
     *sources, target = command.value
     for source in sources:  # of a folder Docker copies what is in it

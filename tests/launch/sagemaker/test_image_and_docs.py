@@ -6,6 +6,7 @@ import re
 import subprocess
 
 import pytest
+from docker_parser import DockerfileError, parse_dockerfile
 from pages import REPOSITORY, blocks, commands, problems, read
 
 DOCKERFILE = (REPOSITORY / "cluster" / "sagemaker.Dockerfile").read_text(encoding="utf-8")
@@ -15,16 +16,12 @@ BLOCKS = blocks(DOCS, "bash")
 
 def image_problems(text: str) -> list[str]:
     """What SageMaker or Docker would stumble over."""
-    import dockerfile
-
     try:
-        commands = dockerfile.parse_string(text)
-    except dockerfile.GoParseError as error:
+        instructions = parse_dockerfile(text)
+    except DockerfileError as error:
         return [f"no Dockerfile: {error}"]
-    by_name = {command.cmd.lower(): command for command in commands}
-    found = [
-        f"no instruction {c.cmd}" for c in commands if c.cmd.lower() not in dockerfile.all_cmds()
-    ]
+    by_name = {one.cmd.lower(): one for one in instructions}
+    found = [f"no instruction {one.cmd}" for one in instructions if not one.is_known]
     start = by_name.get("entrypoint")
     if start is None or not start.json:
         found.append("ENTRYPOINT has to be a list: a shell does not pass SIGTERM on")
@@ -35,7 +32,7 @@ def image_problems(text: str) -> list[str]:
         found.append("USER has to be root: /opt/ml is root's")
     if "cmd" in by_name:
         found.append("CMD: SageMaker gives train or serve itself")
-    names = {c.value[0] for c in commands if c.cmd.lower() == "arg"}
+    names = {one.value[0] for one in instructions if one.cmd.lower() == "arg"}
     base = by_name["from"].value[0] if "from" in by_name else ""
     if re.sub(r"\W", "", base) not in names:
         found.append(f"FROM {base} is not an ARG")
