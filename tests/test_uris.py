@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from urbandet_ray.errors import StorageError
 from urbandet_ray.storage import is_remote, join_uri
-from urbandet_ray.uris import S3Location, glob_regex, parse_uri
+from urbandet_ray.uris import S3Location, glob_regex, is_hidden, parse_uri
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_parses_what_is_supported(uri: str, expected: object) -> None:
         ("gs://b/x", r"gs:// is not supported; expected a local path, file:///path or s3://"),
         ("http://host/x", r"http:// is not supported"),
         ("s3:/bucket/x", r"no S3 URI: expected s3://bucket/key, with two slashes"),
-        ("s3a://bucket/x", r"no S3 URI"),
+        ("s3a:bucket/x", r"no S3 URI"),
         ("s3://", r"names no bucket"),
         ("s3:///key", r"names no bucket"),
         ("s3://a b/key", r"'a b' is no bucket name"),
@@ -131,3 +131,22 @@ def test_patterns_agree_with_fnmatch(pattern: str, name: str) -> None:
         assert re.search("is not understood", str(error))
         return
     assert bool(ours) is fnmatch.fnmatchcase(name, pattern)
+
+
+@pytest.mark.parametrize("scheme", ["s3a", "s3n", "S3", "S3A"])
+def test_hadoop_s_names_of_s3_are_s3(scheme: str) -> None:
+    """Spark and EMR write s3a:// and s3n:// for the same objects."""
+    at = parse_uri(f"{scheme}://bucket/drives/a")
+    assert isinstance(at, S3Location)
+    assert at.uri == "s3://bucket/drives/a"
+    assert is_remote(f"{scheme}://bucket/drives/a")
+
+
+@pytest.mark.parametrize("part", ["..", ".", "a/../b"])
+def test_dots_in_a_key_are_a_name(part: str) -> None:
+    """S3 has no folders to climb out of; a local path has."""
+    assert join_uri("s3://bucket/x", part) == f"s3://bucket/x/{part}"
+    assert not is_hidden(part)
+    if ".." in part:
+        with pytest.raises(ValueError, match="not a relative path"):
+            join_uri("/data", part)

@@ -26,7 +26,7 @@ def lower_log_level(library: Literal["tensorflow", "opencv", "ray"]) -> None:
 
 
 @contextmanager
-def stderr_held(*, show_on_failure: bool = True) -> Iterator[None]:
+def stderr_held(*, show_on_failure: bool = True) -> Iterator[list[str]]:
     """Hold back what is written to file descriptor 2 while the block runs.
 
     Ray's core announces the log level it was given, TensorFlow the libraries it looked for, TFLite
@@ -34,16 +34,21 @@ def stderr_held(*, show_on_failure: bool = True) -> Iterator[None]:
 
     Args:
         show_on_failure: what was written is shown where the block fails.
+
+    Yields:
+        A list that gets what was written where the block fails.
     """
-    kept = os.dup(2)
+    kept, held = os.dup(2), list[str]()
     with tempfile.TemporaryFile() as written:
         os.dup2(written.fileno(), 2)
         try:
-            yield
+            yield held
         except BaseException:
+            written.seek(0)
+            text = written.read()
+            held.append(text.decode(errors="replace"))
             if show_on_failure:
-                written.seek(0)
-                os.write(kept, written.read())
+                os.write(kept, text)
             raise
         finally:
             os.dup2(kept, 2)

@@ -80,6 +80,10 @@ class AccessError(StorageError):
     """The credentials at hand do not allow the action."""
 
 
+class ArchivedError(StorageError):
+    """The file is in an archive (S3 Glacier): it has to be restored before it can be read."""
+
+
 class ConflictError(StorageError):
     """A conditional write lost: the object exists or was changed by somebody else."""
 

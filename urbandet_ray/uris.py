@@ -40,7 +40,7 @@ def parse_uri(uri: str) -> Path | S3Location:
         return Path(text)
     if not text or "\0" in text:
         raise StorageError(f"{text!r} is no place for files: expected {_SUPPORTED}")
-    if re.match(r"^s3a?:", text, re.I):
+    if is_remote(text):
         return _parse_s3(text)
     scheme = _SCHEME.match(text)
     if text.startswith("file:"):
@@ -53,9 +53,10 @@ def parse_uri(uri: str) -> Path | S3Location:
 
 
 def _parse_s3(text: str) -> S3Location:
-    if not text.startswith("s3://"):
+    scheme = re.match(r"s3[an]?://", text, re.I)
+    if scheme is None:
         raise StorageError(f"{text!r} is no S3 URI: expected s3://bucket/key, with two slashes")
-    bucket, _, key = text[5:].partition("/")
+    bucket, _, key = text[scheme.end() :].partition("/")
     if not bucket:
         raise StorageError(f"{text!r} names no bucket: expected s3://bucket/key")
     if not _BUCKET.match(bucket):
@@ -91,19 +92,20 @@ def absolute_uri(uri: str) -> str:
 
 
 def is_remote(uri: str) -> bool:
-    """Whether the URI is on S3 (or looks meant to be)."""
-    return bool(re.match(r"^s3a?:", str(uri), re.I))
+    """Whether the URI is on S3 (or looks meant to be); s3a:// and s3n:// are Hadoop's names."""
+    return bool(re.match(r"^s3[an]?:", str(uri), re.I))
 
 
 def join_uri(base: str, *parts: str) -> str:
     """Put parts below a base, local or s3://, with single slashes: ("s3://b/", "run", "a.txt").
 
     Raises:
-        ValueError: a part is absolute, has its own scheme, or climbs out with "..".
+        ValueError: a part is absolute, has its own scheme, or climbs out of a local folder by "..".
     """
     joined = str(base)
     for part in parts:
-        if part.startswith("/") or _SCHEME.match(part) or ".." in part.split("/"):
+        climbs = ".." in part.split("/") and not is_remote(base)  # in a key it is a name
+        if part.startswith("/") or _SCHEME.match(part) or climbs:
             raise ValueError(f"{part!r} is not a relative path below {base!r}")
         if part:
             joined = f"{joined}{'' if joined.endswith('/') else '/'}{part}"
@@ -146,5 +148,11 @@ def glob_regex(pattern: str) -> re.Pattern[str]:
 
 
 def is_hidden(relative: str) -> bool:
-    """Whether listings pass over it: a part that starts with ".", or an unfinished *.tmp file."""
-    return relative.endswith(".tmp") or any(part.startswith(".") for part in relative.split("/"))
+    """Whether listings pass over it: a part that starts with ".", or an unfinished *.tmp file.
+
+    On S3 "." and ".." are names as any other, which some programs leave in keys: not hidden.
+    """
+    parts = relative.split("/")
+    return relative.endswith(".tmp") or any(
+        part.startswith(".") and part not in (".", "..") for part in parts
+    )

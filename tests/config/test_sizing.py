@@ -13,6 +13,7 @@ from urbandet_ray.config.sizing import (
     draw_threads,
     fit_actors,
     fitting,
+    lacking_room,
     shards_at_an_actor,
     shards_in_flight,
     worker_bundle,
@@ -141,3 +142,29 @@ def test_all_workers_find_room_and_none_could_have_more(
 
     assert fits(0) == (sum(cores) >= count)
     assert not fits(1)
+
+
+@pytest.mark.parametrize(
+    ("workers", "nodes", "lacks"),
+    [
+        ({"count": 2}, [{"CPU": 2.0}], None),
+        ({"count": 4, "min": 2}, [{"CPU": 2.0}], None),
+        (
+            {"count": 1, "gpus": 1},
+            [{"CPU": 2.0}],
+            "1 worker wants 1 CPU and 1 GPU each, and Ray has 2 CPU and 0 GPU on 1 node",
+        ),
+        (
+            {"count": 4, "cpus": 2},
+            [{"CPU": 2.0}, {"CPU": 3.0}],
+            "4 workers want 2 CPU each, and Ray has 5 CPU on 2 nodes",
+        ),
+    ],
+)
+def test_a_training_without_room_says_what_is_lacking(
+    workers: dict[str, int], nodes: list[dict[str, float]], lacks: str | None
+) -> None:
+    """Ray itself would wait without a word for a GPU that nobody brings."""
+    asked = WorkersConfig(**workers)
+    bundle = {"CPU": float(asked.cpus or 1), **({"GPU": asked.gpus} if asked.gpus else {})}
+    assert lacking_room(asked, bundle, nodes) == lacks

@@ -395,3 +395,37 @@ def test_the_real_drives(realdata: Path) -> None:
     records = read_all(realdata / "video")
     assert [r.frame.frame_key for r in records if r.frame] == [f"frame_{i:03d}" for i in range(100)]
     assert len(read_all(realdata / "coco_street")) == 17
+
+
+@pytest.mark.s3
+def test_archived_files_are_bad_records_and_the_rest_is_read(s3_server, tmp_path: Path) -> None:
+    """Each says how it is restored; a TFRecord file is one bad record, whatever it holds."""
+    import boto3
+
+    bucket = s3_server.make_bucket("archived")
+    write_frames(frames(3), tmp_path / "b.tfrecord")
+    (image,) = frames(1)
+    archived = {"StorageClass": "DEEP_ARCHIVE"}
+    client = boto3.client("s3", endpoint_url=s3_server.endpoint_url)
+    for key, body, extra in (
+        ("a.tfrecord", b"x" * 90, archived),
+        ("b.tfrecord", (tmp_path / "b.tfrecord").read_bytes(), {}),
+        ("c/1.jpg", image.encoded, {}),
+        ("c/2.jpg", image.encoded, archived),
+        ("d.mp4", b"x", archived),
+    ):
+        client.put_object(Bucket="archived", Key=key, Body=body, **extra)
+    storage = Storage(s3_server.options)
+    read = {
+        source.name: list(read_source(source, storage)) for source in list_sources(bucket, storage)
+    }
+    assert {name: [bool(one.error) for one in records] for name, records in read.items()} == {
+        "a": [True],
+        "b": [False] * 3,
+        "c": [False, True],
+        "d": [True],
+    }
+    assert read["a"][0].next_offset == 90
+    assert read["a"][0].error.reason == read["d"][0].error.reason == "archived-file"
+    for bad in (read["a"][0], read["c"][1], read["d"][0]):
+        assert "restore it first (aws s3api restore-object" in str(bad.error)

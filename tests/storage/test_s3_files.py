@@ -11,7 +11,13 @@ import boto3
 import pytest
 
 from urbandet_ray.config import StorageConfig
-from urbandet_ray.errors import AccessError, ConflictError, NotFoundError, StorageError
+from urbandet_ray.errors import (
+    AccessError,
+    ArchivedError,
+    ConflictError,
+    NotFoundError,
+    StorageError,
+)
 from urbandet_ray.storage import Storage
 
 pytestmark = pytest.mark.s3
@@ -175,3 +181,73 @@ def test_works_pickled_and_in_threads(storage: Storage, bucket: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(other.read_bytes, [f"{bucket}/a"] * 32))
     assert answers == [b"x" * 100_000] * 32
+
+
+def test_dots_in_keys_are_listed_and_read(storage: Storage, bucket: str) -> None:
+    """Keys that a program joined without thinking: none is hidden, none becomes another."""
+    keys = ["drives/../a.tfrecord", "drives/./b.tfrecord", "drives/.."]
+    for key in keys:
+        storage.write_bytes(f"{bucket}/{key}", key.encode())
+    assert sorted(_keys(storage, bucket, f"{bucket}/drives")) == sorted(keys)
+    for key in keys:
+        assert storage.read_bytes(f"{bucket}/{key}") == key.encode()
+
+
+def test_an_object_and_a_folder_of_one_name_are_told_apart(storage: Storage, bucket: str) -> None:
+    """Neither hides the other; each has a spelling of its own."""
+    storage.write_bytes(f"{bucket}/drives", b"index")
+    storage.write_bytes(f"{bucket}/drives/one", b"x")
+    with pytest.raises(StorageError, match=r"an object of 5 bytes, and s3://.*/drives/ a folder"):
+        _keys(storage, bucket, f"{bucket}/drives")
+    assert _keys(storage, bucket, f"{bucket}/drives/") == ["drives/one"]
+    assert _keys(storage, bucket, f"{bucket}/drive[s]") == ["drives"]
+
+
+def test_an_empty_object_marks_a_folder(storage: Storage, bucket: str) -> None:
+    """Some programs leave one where they mean a folder."""
+    storage.write_bytes(f"{bucket}/drives", b"")
+    assert _keys(storage, bucket, f"{bucket}/drives") == ["drives"]
+    storage.write_bytes(f"{bucket}/drives/one", b"x")
+    assert _keys(storage, bucket, f"{bucket}/drives") == ["drives/one"]
+
+
+@pytest.mark.parametrize("kept", ["GLACIER", "DEEP_ARCHIVE"])
+def test_an_archived_object_says_how_it_is_restored(
+    s3_server, storage: Storage, bucket: str, kept: str
+) -> None:
+    """It is there and listed, but S3 does not hand it out."""
+    name = bucket.removeprefix("s3://")
+    client = boto3.client("s3", endpoint_url=s3_server.endpoint_url)
+    client.put_object(Bucket=name, Key="a b", Body=b"x", StorageClass=kept)
+    assert _keys(storage, bucket, bucket) == ["a b"]
+    advice = rf"is archived .*restore-object --bucket {name} --key 'a b' --restore-request Days=7"
+    with pytest.raises(ArchivedError, match=advice):
+        storage.read_bytes(f"{bucket}/a b")
+
+
+def test_requester_pays_is_said_in_every_request(s3_server, bucket: str) -> None:
+    """Signed, so that the bucket's owner may rely on it."""
+    import botocore.awsrequest
+
+    asked: list[dict[str, str]] = []
+    paying = Storage(StorageConfig(endpoint_url=s3_server.endpoint_url, requester_pays=True))
+    with pytest.MonkeyPatch.context() as patch:
+        prepare = botocore.awsrequest.AWSRequest.prepare
+
+        def kept(request: botocore.awsrequest.AWSRequest) -> object:
+            if "Authorization" in request.headers:
+                asked.append(dict(request.headers))
+            return prepare(request)
+
+        patch.setattr(botocore.awsrequest.AWSRequest, "prepare", kept)
+        paying.write_bytes(f"{bucket}/a", b"x")
+        assert paying.read_bytes(f"{bucket}/a") == b"x"
+        assert [info.size_bytes for info in paying.list_files(bucket)] == [1]
+    assert len(asked) >= 3
+    for headers in asked:
+        assert headers["x-amz-request-payer"] == "requester"
+        assert b"x-amz-request-payer" in _as_bytes(headers["Authorization"])
+
+
+def _as_bytes(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.encode()

@@ -271,7 +271,8 @@ def test_where_it_is_unknown_who_wrote_no_conflict_is_claimed(server) -> None:
             AccessError,
             r"s3:GetObject on bucket 'bucket', key 'a/key', with the credentials from env. Missing "
             r"permission: s3:GetObject on arn:aws:s3:::bucket/a/key; s3:ListBucket on "
-            r"arn:aws:s3:::bucket. Without s3:ListBucket.*does not exist, too; .*says: said",
+            r"arn:aws:s3:::bucket. Without s3:ListBucket.*does not exist, too. "
+            r"A bucket whose readers pay .*--s3-requester-pays.*; .*says: said",
         ),
         (400, "ExpiredToken", {}, AccessError, "session token is expired or invalid: sign in"),
         (403, "InvalidAccessKeyId", {}, AccessError, "not accept the access key.*credentials from"),
@@ -309,7 +310,7 @@ def test_refusals_are_explained(
 def test_a_denied_listing_names_its_permission(server) -> None:
     """Listing needs s3:ListBucket on the bucket, not on keys."""
     script = [(403, "AccessDenied", {})] * 9
-    needs = r"Missing permission: s3:ListBucket on arn:aws:s3:::bucket; the server says: said$"
+    needs = r"Missing permission: s3:ListBucket on arn:aws:s3:::bucket\..*the server says: said$"
     with pytest.raises(AccessError, match=needs):
         server.storage(*script).list_files("s3://bucket/data")
 

@@ -20,6 +20,7 @@ from urbandet_ray.cli.options import (
     Mapping,
     ModelLabels,
     Region,
+    RequesterPays,
     Settings,
     given,
     load,
@@ -61,6 +62,7 @@ def bench(
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
+    s3_requester_pays: RequesterPays = None,
 ) -> None:
     """Compare models: each runs through the whole pipeline.
 
@@ -74,7 +76,7 @@ def bench(
         given(input=data, output=os.devnull, labels=labels, backend=backend, draw__enabled=draw)
         | given(model__labels=model_labels, model__mapping=mapping)
         | given(actors__min=actors, actors__gpus=gpus)
-        | s3_values(s3_endpoint, s3_region, s3_anonymous)
+        | s3_values(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)
     )
     loaded = load(InferConfig, config, values, settings)
     report = work(loaded, models, rounds=rounds, seconds=seconds, price=price, say=typer.echo)

@@ -12,6 +12,7 @@ from urbandet_ray.cli.options import (
     Endpoint,
     Labels,
     Region,
+    RequesterPays,
     open_storage,
 )
 
@@ -29,6 +30,7 @@ def validate(
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
+    s3_requester_pays: RequesterPays = None,
 ) -> None:
     """Read and decode every record. List the broken ones.
 
@@ -38,7 +40,7 @@ def validate(
     from urbandet_ray.records.data_folder import read_data_folder
     from urbandet_ray.records.soundness import validate as check
 
-    storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
+    storage = open_storage(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)
     data = read_data_folder(records, storage, labels)
     with count_progress("files") as progress:
         report = check(data, storage, data.classes, progress=progress)
@@ -53,13 +55,14 @@ def stats(
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
+    s3_requester_pays: RequesterPays = None,
 ) -> None:
     """Count frames and boxes, by class and by box size."""
     from urbandet_ray.commands.display import count_progress
     from urbandet_ray.records.data_folder import read_data_folder
     from urbandet_ray.records.stats import statistics
 
-    storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
+    storage = open_storage(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)
     data = read_data_folder(records, storage, labels)
     with count_progress("files") as progress:
         found = statistics(data, storage, data.classes, progress=progress)
@@ -75,12 +78,13 @@ def show(
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
+    s3_requester_pays: RequesterPays = None,
 ) -> None:
     """Draw a contact sheet: frames from the whole input, with their labels."""
     from urbandet_ray.commands.data import write_contact_sheet
     from urbandet_ray.records.data_folder import read_data_folder
 
-    storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
+    storage = open_storage(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)
     data = read_data_folder(records, storage, labels)
     shown = write_contact_sheet(data, out, count, data.classes, storage)
     typer.echo(f"{data.to_text()}\n{out}: {shown} frames")

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from urbandet_ray.cli.options import Anonymous, Endpoint, Labels, Region, open_storage
+from urbandet_ray.cli.options import (
+    Anonymous,
+    Endpoint,
+    Labels,
+    Region,
+    RequesterPays,
+    open_storage,
+)
 
 app = typer.Typer()
 
@@ -27,6 +34,7 @@ def from_manifest(
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
+    s3_requester_pays: RequesterPays = None,
 ) -> None:
     """Convert labels of SageMaker Ground Truth to a TFRecord and a label map.
 
@@ -36,7 +44,7 @@ def from_manifest(
     from urbandet_ray.label_files import read_labels
     from urbandet_ray.records.augmented_manifest import convert_manifest
 
-    storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
+    storage = open_storage(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)
     with count_progress("images") as progress:
         report = convert_manifest(
             manifest,

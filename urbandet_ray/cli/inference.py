@@ -19,6 +19,7 @@ from urbandet_ray.cli.options import (
     Mapping,
     ModelLabels,
     Region,
+    RequesterPays,
     Settings,
     given,
     load,
@@ -80,6 +81,7 @@ def infer(
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
+    s3_requester_pays: RequesterPays = None,
 ) -> None:
     """Detect objects on every frame. An unfinished run is resumed.
 
@@ -96,7 +98,7 @@ def infer(
         | given(model__score_min=score_min, tiles__rows=rows, tiles__columns=columns)
         | given(draw__enabled=draw, draw__score_min=draw_score_min, track__enabled=track)
         | given(actors__min=actors, actors__gpus=gpus)
-        | s3_values(s3_endpoint, s3_region, s3_anonymous)
+        | s3_values(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)
     )
     loaded = load(InferConfig, config, values, settings)
     with infer_progress() as on_progress:
@@ -127,6 +129,7 @@ def track(
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
+    s3_requester_pays: RequesterPays = None,
 ) -> None:
     """Give each object of a run one id over its frames."""
     from urbandet_ray.commands.track import track as work
@@ -141,7 +144,11 @@ def track(
         min_hits=min_hits,
     )
     rules = load(TrackConfig, None, values, None)
-    typer.echo(work(run, rules, open_storage(s3_endpoint, s3_region, s3_anonymous)).to_text())
+    typer.echo(
+        work(
+            run, rules, open_storage(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)
+        ).to_text()
+    )
 
 
 @app.command(name="eval")
@@ -158,6 +165,7 @@ def evaluate(
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
+    s3_requester_pays: RequesterPays = None,
 ) -> None:
     """Measure the COCO mAP of a run.
 
@@ -167,7 +175,7 @@ def evaluate(
     from urbandet_ray.config import EvalConfig
 
     values = given(run=run, truth=truth, output=out)
-    values |= s3_values(s3_endpoint, s3_region, s3_anonymous)
+    values |= s3_values(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)
     typer.echo(work(load(EvalConfig, config, values, settings)).to_text())
 
 
@@ -191,6 +199,7 @@ def video(
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
+    s3_requester_pays: RequesterPays = None,
 ) -> None:
     """Make a video of a run.
 
@@ -203,7 +212,7 @@ def video(
     values = (
         given(run=run, output=out, fps=fps, score_min=score_min, truth=truth)
         | given(segment=segment, compare=compare, tracks=tracks, input=input_)
-        | s3_values(s3_endpoint, s3_region, s3_anonymous)
+        | s3_values(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)
     )
     loaded = load(VideoConfig, config, values, settings)
     with count_progress("frames") as on_frame:

@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from urbandet_ray.cli.options import Anonymous, Endpoint, Labels, Region, open_storage
+from urbandet_ray.cli.options import (
+    Anonymous,
+    Endpoint,
+    Labels,
+    Region,
+    RequesterPays,
+    open_storage,
+)
 
 app = typer.Typer()
 
@@ -42,6 +49,7 @@ def import_(
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
+    s3_requester_pays: RequesterPays = None,
 ) -> None:
     """Convert a dataset to TFRecords in train/, val/ and test/, with a label map and a report.
 
@@ -52,7 +60,7 @@ def import_(
     from urbandet_ray.commands.import_data import ImportChoice, import_dataset
 
     choice = ImportChoice(kind, images, labels, split, drive, seed)
-    storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
+    storage = open_storage(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)
     with count_progress("images") as progress:
         report = import_dataset(source, out, choice, storage, progress)
     typer.echo(report.to_text())
@@ -76,6 +84,7 @@ def export(
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
+    s3_requester_pays: RequesterPays = None,
 ) -> None:
     """Write records, or the boxes of a run, as a dataset that labelling tools open.
 
@@ -85,7 +94,7 @@ def export(
     from urbandet_ray.commands.export_data import export_dataset
     from urbandet_ray.label_files import read_labels
 
-    storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
+    storage = open_storage(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)
     with count_progress("files") as progress:
         report = export_dataset(
             source,

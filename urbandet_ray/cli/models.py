@@ -11,6 +11,7 @@ from urbandet_ray.cli.options import (
     Anonymous,
     Endpoint,
     Region,
+    RequesterPays,
     open_storage,
 )
 
@@ -54,9 +55,10 @@ def fetch(
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
+    s3_requester_pays: RequesterPays = None,
 ) -> None:
     """Download and unpack one model. An interrupted download is continued."""
     from urbandet_ray.commands.models import fetch as work
 
-    storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
+    storage = open_storage(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)
     work(name, source, cache, sha256, storage, say=typer.echo)

@@ -17,6 +17,10 @@ Region = Annotated[str | None, typer.Option("--s3-region", help="AWS region.")]
 Anonymous = Annotated[
     bool | None, typer.Option("--s3-anonymous", help="Read public buckets without credentials.")
 ]
+RequesterPays = Annotated[
+    bool | None,
+    typer.Option("--s3-requester-pays", help="Pay for reading a bucket whose readers pay."),
+]
 Labels = Annotated[str | None, typer.Option("--labels", help="label_map.pbtxt of your classes.")]
 Backend = Annotated[
     str | None,
@@ -46,10 +50,15 @@ def given(**values: Any) -> dict[str, Any]:
     return {key.replace("__", "."): value for key, value in values.items() if value is not None}
 
 
-def s3_values(endpoint: str | None, region: str | None, anonymous: bool | None) -> dict[str, Any]:
+def s3_values(
+    endpoint: str | None, region: str | None, anonymous: bool | None, requester_pays: bool | None
+) -> dict[str, Any]:
     """The S3 options that were given, as config keys."""
     return given(
-        storage__endpoint_url=endpoint, storage__region=region, storage__anonymous=anonymous
+        storage__endpoint_url=endpoint,
+        storage__region=region,
+        storage__anonymous=anonymous,
+        storage__requester_pays=requester_pays,
     )
 
 
@@ -78,9 +87,18 @@ def load(kind: Any, path: Path | None, values: dict[str, Any], settings: list[st
     return load_config(kind, path, {**values, **pairs})
 
 
-def open_storage(endpoint: str | None, region: str | None, anonymous: bool | None) -> Any:
+def open_storage(
+    endpoint: str | None, region: str | None, anonymous: bool | None, requester_pays: bool | None
+) -> Any:
     """The storage that the S3 options ask for."""
     from urbandet_ray.config import StorageConfig
     from urbandet_ray.storage import Storage
 
-    return Storage(StorageConfig(region=region, endpoint_url=endpoint, anonymous=bool(anonymous)))
+    return Storage(
+        StorageConfig(
+            region=region,
+            endpoint_url=endpoint,
+            anonymous=bool(anonymous),
+            requester_pays=bool(requester_pays),
+        )
+    )

@@ -255,4 +255,4 @@ def _order(
 def _storage(region: str | None) -> Any:
     from urbandet_ray.cli.options import open_storage
 
-    return open_storage(None, region, None)
+    return open_storage(None, region, None, None)

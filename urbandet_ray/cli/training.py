@@ -13,6 +13,7 @@ from urbandet_ray.cli.options import (
     Endpoint,
     Labels,
     Region,
+    RequesterPays,
     Settings,
     given,
     load,
@@ -50,6 +51,7 @@ def doctor(
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
+    s3_requester_pays: RequesterPays = None,
 ) -> None:
     """Find mistakes in a pipeline.config before training.
 
@@ -59,7 +61,7 @@ def doctor(
 
     from urbandet_ray.commands.doctor import diagnose, refuse_existing, write_fixed
 
-    storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
+    storage = open_storage(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)
     if fix is not None:
         refuse_existing(fix, storage)
     found = diagnose(config, storage, data=data, steps=steps, workers=workers)
@@ -93,6 +95,7 @@ def train(
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
+    s3_requester_pays: RequesterPays = None,
 ) -> None:
     """Train a model of the OD API, or your own. An unfinished run is resumed."""
     from urbandet_ray.commands.display import show_findings, train_progress
@@ -103,7 +106,7 @@ def train(
         given(pipeline=pipeline, data=data, output=out, steps=steps)
         | given(fine_tune__checkpoint=checkpoint, workers__count=workers, workers__gpus=gpus)
         | given(doctor="ignore" if ignore_doctor else None)
-        | s3_values(s3_endpoint, s3_region, s3_anonymous)
+        | s3_values(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)
     )
     loaded = load(TrainConfig, config, values, settings)
     with train_progress() as on_notice:
@@ -166,11 +169,12 @@ def export(
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
+    s3_requester_pays: RequesterPays = None,
 ) -> None:
     """Export a trained model for `urbandet infer --model`."""
     from urbandet_ray.commands.export import export as work
 
-    storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
+    storage = open_storage(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)
     report = work(
         run,
         out=out,
@@ -201,12 +205,13 @@ def preview(
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
     s3_anonymous: Anonymous = None,
+    s3_requester_pays: RequesterPays = None,
 ) -> None:
     """Draw a contact sheet: frames as they are, and as training would see them."""
     from urbandet_ray.commands.augment import preview as work
     from urbandet_ray.records.data_folder import read_data_folder
 
-    storage = open_storage(s3_endpoint, s3_region, s3_anonymous)
+    storage = open_storage(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)
     data = read_data_folder(records, storage, labels)
     shown = work(
         data,

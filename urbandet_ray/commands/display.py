@@ -79,6 +79,8 @@ class TrainProgress:
             if notice["data"]:
                 self._say(notice["data"])
             self._say(f"{self._steps} steps of {notice['images']} images")
+        elif kind == "waiting":
+            self._say(notice["text"])
         elif kind == "start":
             self._say(f"{notice['workers']} workers of {notice['threads']} cores each have started")
         elif kind == "event" and notice["text"] != "checkpoint":

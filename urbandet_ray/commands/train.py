@@ -8,7 +8,7 @@ from typing import Any
 
 from urbandet_ray.config.training_config import TrainConfig
 from urbandet_ray.errors import ConfigError, NotFoundError
-from urbandet_ray.inference.session import ray_session
+from urbandet_ray.inference.session import ray_session, starts_its_own
 from urbandet_ray.json_files import digest, read_value, to_json
 from urbandet_ray.runs.lock import LOCK_NAME, WriterLock
 from urbandet_ray.runs.manifest import TrainingManifest, begin_run
@@ -91,9 +91,9 @@ def train(
             lock.check()
             on_notice(notice)
 
-        session = ray_session(config.ray)
-        with session:
-            run_workers(plan, watch)
+        grows = not starts_its_own(config.ray)
+        with ray_session(config.ray):
+            run_workers(plan, watch, grows=grows)
         report = _report(plan, resumed)
         storage.write_bytes(plan.path(DONE_NAME), to_json(vars(report)))
     return report

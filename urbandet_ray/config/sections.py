@@ -47,6 +47,8 @@ class StorageConfig(Section):
     """Another S3 server, http://host:port; None is AWS, or AWS_ENDPOINT_URL where set."""
     anonymous: bool = False
     """Read public buckets without credentials."""
+    requester_pays: bool = False
+    """Pay for reading buckets whose readers pay (Requester Pays); S3 refuses them without."""
 
 
 class RayConfig(Section):

@@ -153,3 +153,18 @@ def worker_bundle(workers: WorkersConfig, nodes: Nodes) -> dict[str, float]:
             if here and sum(hosted) >= workers.count:
                 return {"CPU": float(cores), **gpus}
     return {"CPU": 1.0, **gpus}
+
+
+def lacking_room(workers: WorkersConfig, bundle: Mapping[str, float], nodes: Nodes) -> str | None:
+    """What the nodes lack for a training to start; None where it can."""
+    wanted = workers.min or workers.count
+    hosted = sum(fitting(bundle, node) for node in nodes)
+    if hosted >= wanted:
+        return None
+    each = " and ".join(f"{amount:g} {name}" for name, amount in bundle.items())
+    held = {name: sum(node.get(name, 0) for node in nodes) for name in bundle}
+    there = " and ".join(f"{amount:g} {name}" for name, amount in held.items())
+    return (
+        f"{wanted} {'workers want' if wanted > 1 else 'worker wants'} {each} each, and Ray has "
+        f"{there} on {len(nodes)} {'nodes' if len(nodes) > 1 else 'node'}"
+    )

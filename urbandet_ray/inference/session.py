@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,6 +40,22 @@ def store_mb(config: RayConfig) -> int:
     return config.object_store_mb or max(256, 64 * (config.num_cpus or os.cpu_count() or 1))
 
 
+_SETTINGS = 4
+_NO_SETTINGS = bytes([0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0])
+"""A frame of HTTP/2 and its type."""
+
+
+def starts_its_own(config: RayConfig) -> bool:
+    """Whether `ray_session` would start a Ray of this machine alone, which no node joins."""
+    import ray
+
+    return not ray.is_initialized() and _address(config) == "local"
+
+
+def _address(config: RayConfig) -> str:
+    return config.address or os.environ.get("RAY_ADDRESS") or "local"
+
+
 @contextmanager
 def ray_session(config: RayConfig) -> Iterator[None]:
     """Connect to Ray, or start one, for as long as the block runs.
@@ -55,7 +74,7 @@ def ray_session(config: RayConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
+    address = _address(config)
     own: dict[str, Any] = {}
     if address == "local":
         own = {
@@ -64,23 +83,106 @@ def ray_session(config: RayConfig) -> Iterator[None]:
             "include_dashboard": False,
             "_system_config": _WITHOUT_REPORTS,
         }
-    try:
-        _knock(address)
-        with stderr_held():
-            ray.init(address=address, logging_level="ERROR", log_to_driver=False, **own)
-    except OSError as error:  # ConnectionError is one
-        raise RunError(
-            f"no Ray cluster answers at {address}: {error}. Start one (`ray start --head`), "
-            "or unset RAY_ADDRESS and ray.address to let the run start its own"
-        ) from None
+    _check_form(address)
+    _connect(address, own)
     try:
         yield
     finally:
         ray.shutdown()
 
 
+def _check_form(address: str) -> None:
+    """Refuse what Ray cannot connect to.
+
+    Raises:
+        RunError: a dashboard's address, or none at all.
+    """
+    if re.match(r"https?://", address):
+        raise RunError(
+            f"{address} is the address of a cluster's dashboard (RAY_ADDRESS, or ray.address), "
+            f"which takes jobs: `urbandet submit ... --address {address}`. To run on this machine "
+            "instead, unset RAY_ADDRESS; on a node of the cluster, ray.address=auto"
+        )
+    if address not in ("local", "auto") and not re.fullmatch(r"(ray://)?[^/:\s]+:\d+", address):
+        raise RunError(
+            f"{address!r} is no address of a Ray cluster (RAY_ADDRESS, or ray.address): expected "
+            "HOST:6379 of its head, `auto` on one of its nodes, or `local` for a Ray of its own"
+        )
+
+
+def _connect(address: str, own: dict[str, Any]) -> None:
+    """ray.init; a Ray of its own that starts too slowly gets a second try.
+
+    Raises:
+        RunError: what Ray said, and what helps.
+    """
+    import ray
+
+    held: list[str] = []
+    for last in (False, True):
+        try:
+            _knock(address)
+            with stderr_held(show_on_failure=False) as held:
+                ray.init(address=address, logging_level="ERROR", log_to_driver=False, **own)
+            return
+        except Exception as error:  # Ray's own are of many kinds, RuntimeError and ValueError too
+            said = " ".join(str(error).split())
+            advice = _advice(said, "".join(held), address)
+            if advice is None and last:
+                advice = (
+                    f"Ray did not start on this machine, twice: {said[:500]}. The machine may be "
+                    "very busy or short of memory; Ray's logs are in /tmp/ray/session_latest/logs"
+                )
+            if advice is not None:
+                raise RunError(advice) from None
+            ray.shutdown()
+            logging.getLogger(__name__).warning("Ray did not start (%s): a second try", said[:200])
+
+
+def _advice(said: str, written: str, address: str) -> str | None:
+    """What a person can do; None where it may have been a matter of time.
+
+    Args:
+        said: the error's own words.
+        written: what Ray's core wrote to stderr meanwhile, which tells more.
+    """
+    if "InvalidAuthToken" in written:
+        return (
+            f"the Ray cluster at {address} wants a token, and this process has none or another: "
+            "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's"
+        )
+    if "RAY_AUTH" in said:
+        return (
+            f"Ray finds no token (RAY_AUTH_MODE=token): {said.split('. ', maxsplit=1)[0]}. Set "
+            "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's; `ray get-auth-token "
+            "--generate` makes one for a Ray of your own"
+        )
+    if "AF_UNIX path" in said:
+        folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+        return (
+            f"the folder for temporary files has too long a name for Ray's sockets ({folder}): set "
+            "RAY_TMPDIR=/tmp"
+        )
+    if address != "local":
+        return (
+            f"no Ray cluster answers at {address}: {said}. Start one (`ray start --head`), "
+            "or unset RAY_ADDRESS and ray.address to let the run start its own"
+        )
+    return None
+
+
 def _knock(address: str) -> None:
-    """Raise OSError where nothing listens at host:port; Ray itself tries for minutes."""
+    """Raise OSError where no Ray listens at host:port; Ray itself tries for minutes.
+
+    A Ray's head speaks gRPC, so HTTP/2: it begins with a SETTINGS frame (RFC 9113, 3.4).
+    """
     host, colon, port = address.rpartition(":")
-    if colon and port.isdigit() and "://" not in address:
-        socket.create_connection((host, int(port)), timeout=REACH_TIMEOUT_S).close()
+    if not colon or "://" in address:
+        return
+    with socket.create_connection((host, int(port)), timeout=REACH_TIMEOUT_S) as line:
+        if os.environ.get("RAY_USE_TLS") == "1":
+            return
+        line.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _NO_SETTINGS)
+        head = line.recv(9)
+    if len(head) < 4 or head[3] != _SETTINGS:
+        raise OSError("something else than Ray listens there (the head's port is 6379, by default)")

@@ -12,7 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from urbandet_ray.errors import AccessError, ConflictError, NotFoundError, RecordError
+from urbandet_ray.errors import (
+    AccessError,
+    ArchivedError,
+    ConflictError,
+    NotFoundError,
+    RecordError,
+)
 from urbandet_ray.frames import Frame
 from urbandet_ray.records.bytestream import ByteStream, skip_bytes
 from urbandet_ray.records.example import frame_from_example
@@ -101,7 +107,7 @@ def _read_image_file(info: FileInfo, storage: Storage) -> bytes:
     try:
         with storage.open_read(info.uri, 0, info.version) as stream:
             return stream.read()
-    except (NotFoundError, AccessError, ConflictError) as error:
+    except (NotFoundError, AccessError, ArchivedError, ConflictError) as error:
         raise RecordError("unreadable-file", str(error)) from error
 
 

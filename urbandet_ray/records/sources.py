@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import Literal, TypeVar
 
-from urbandet_ray.errors import InputError, RecordError
+from urbandet_ray.errors import ArchivedError, InputError, RecordError
 from urbandet_ray.records.bytestream import read_exactly
 from urbandet_ray.records.readers import read_images, read_tfrecord, read_video
 from urbandet_ray.records.source import Record, Source, SourceKind
@@ -120,9 +120,26 @@ def read_source(
         first_index: index of the first record wanted.
         offset: that record's offset, from an earlier Record (`offset` or `next_offset`).
 
+    A file in an archive is one bad record, "archived-file": the rest of the input can be read.
+
     Raises:
         StorageError: the source changed since it was listed, or cannot be read.
     """
+    index, end = first_index, offset
+    try:
+        for record in _records_of(source, storage, first_index, offset):
+            index, end = record.index + 1, record.next_offset
+            yield record
+    except ArchivedError as error:
+        rest = max(source.size_bytes, end + 1) if source.kind == "tfrecord" else index + 1
+        yield Record(
+            index, end, rest, b"", RecordError("archived-file", str(error)), uri=source.uri
+        )
+
+
+def _records_of(
+    source: Source, storage: Storage, first_index: int, offset: int
+) -> Iterator[Record]:
     if source.kind == "tfrecord":
         return read_tfrecord(source, storage, first_index, offset)
     if source.kind == "images":

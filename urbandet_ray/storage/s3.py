@@ -61,10 +61,21 @@ class S3Files:
     def _list_below(self, at: S3Location) -> Iterator[FileInfo]:
         if at.key and not at.key.endswith("/"):
             try:
-                yield self._head(at)
-                return
+                itself = self._head(at)
             except (NotFoundError, AccessError):  # a folder, perhaps; the listing says
                 at = S3Location(at.bucket, at.key + "/")
+            else:
+                below = S3Location(at.bucket, at.key + "/")
+                if not self._holds(below):
+                    yield itself
+                    return
+                if itself.size_bytes:
+                    raise StorageError(
+                        f"{at.uri} is an object of {itself.size_bytes} bytes, and {below.uri} a "
+                        f"folder: give {below.uri} for what is in the folder, or a pattern such "
+                        f"as {at.uri[:-1]}[{at.uri[-1]}] for the object"
+                    )
+                at = below  # an empty object is how some programs mark a folder
         found = not at.key
         for info in self._pages(at):
             found = True
@@ -77,6 +88,13 @@ class S3Files:
                 f"no file {shape} {at.uri.rstrip('/')}: the bucket exists, check the key"
             )
 
+    def _holds(self, folder: S3Location) -> bool:
+        """Whether anything lies below a prefix."""
+        try:
+            return bool(self._page(folder, MaxKeys=1).get("Contents"))
+        except AccessError:  # it may not be listed; the object may be read
+            return False
+
     def _pages(self, prefix: S3Location) -> Iterator[FileInfo]:
         page = self._page(prefix)
         while True:
@@ -87,7 +105,7 @@ class S3Files:
                 return
             page = self._page(prefix, ContinuationToken=page["NextContinuationToken"])
 
-    def _page(self, prefix: S3Location, **wanted: str) -> Any:
+    def _page(self, prefix: S3Location, **wanted: str | int) -> Any:
         return self._ask(
             "s3:ListBucket",
             prefix,

@@ -98,7 +98,17 @@ def _make(options: StorageConfig, policy: RetryPolicy) -> Connection:
     )
     session = boto3.session.Session(region_name=options.region)
     client = session.client("s3", endpoint_url=options.endpoint_url, config=config)
+    if options.requester_pays:
+        client.meta.events.register("before-sign.s3", _accept_charges)
     return Connection(client, None if options.anonymous else session, options, policy)
+
+
+def _accept_charges(request: Any, **_: Any) -> None:
+    """Every request says that its sender pays for it.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/ObjectsinRequesterPaysBuckets.html
+    """
+    request.headers["x-amz-request-payer"] = "requester"
 
 
 def retrying(policy: RetryPolicy, call: Callable[[], T]) -> T:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from urbandet_ray.errors import (
     AccessError,
+    ArchivedError,
     ConflictError,
     NotFoundError,
     StorageError,
@@ -89,6 +91,8 @@ def translate(
     if isinstance(error, Boto3Error) and isinstance(error.__context__, Exception):
         error = error.__context__  # s3transfer wraps the interesting one
     if isinstance(error, ClientError):
+        if error_code(error) == "InvalidObjectState":
+            return _archived(error, at)
         return _of_response(error, connection, action, at)
     return _of_client(error, connection, action, at)
 
@@ -125,6 +129,15 @@ def _missing(code: str, connection: Connection, at: S3Location) -> NotFoundError
     return NotFoundError(f"{at.uri} does not exist ({_where(connection)})")
 
 
+def _archived(error: Any, at: S3Location) -> ArchivedError:
+    kept = error.response.get("Error", {}).get("StorageClass") or "S3 Glacier"
+    return ArchivedError(
+        f"{at.uri} is archived ({kept}), so S3 does not hand it out: restore it first "
+        f"(aws s3api restore-object --bucket {at.bucket} --key {shlex.quote(at.key)} "
+        "--restore-request Days=7), which takes minutes to hours"
+    )
+
+
 def _denied(said: str, connection: Connection, action: str, at: S3Location) -> AccessError:
     needs = f"{action} on arn:aws:s3:::{at.bucket}"
     hint = ""
@@ -133,6 +146,11 @@ def _denied(said: str, connection: Connection, action: str, at: S3Location) -> A
     if action == "s3:GetObject":
         needs += f"; s3:ListBucket on arn:aws:s3:::{at.bucket}"
         hint = ". Without s3:ListBucket, S3 says this of a file that does not exist, too"
+    if action in ("s3:GetObject", "s3:ListBucket") and not connection.options.requester_pays:
+        hint += (
+            ". A bucket whose readers pay (Requester Pays) says this too, without "
+            "--s3-requester-pays (storage.requester_pays)"
+        )
     server = (
         f"; the server says: {said}" if said and said not in ("Forbidden", "Access Denied") else ""
     )

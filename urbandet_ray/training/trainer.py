@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 
-from urbandet_ray.config.sizing import worker_bundle
+from urbandet_ray.config.sizing import lacking_room, worker_bundle
 from urbandet_ray.errors import RunError, UrbandetError
 from urbandet_ray.models.odapi import KERAS_2
 from urbandet_ray.training.plan import TrainPlan
@@ -18,21 +18,34 @@ _LOOK_EVERY_S = 0.5
 _LINES_OF_A_FAILURE = 12
 
 
-def run_workers(plan: TrainPlan, on_notice: Callable[[dict[str, Any]], None]) -> None:
+def run_workers(
+    plan: TrainPlan, on_notice: Callable[[dict[str, Any]], None], *, grows: bool = True
+) -> None:
     """Train with the plan's workers on the Ray that is initialised; returns when they are done.
 
     Lost workers are made up for, as often as the plan allows.
 
     Args:
         on_notice: gets the entries of metrics.jsonl as they are written, and {"kind": "start"}
-            each time the workers begin.
+            each time the workers begin. {"kind": "waiting"} says why they do not begin yet.
+        grows: whether nodes may join this Ray, so that it is worth waiting for room.
 
     Raises:
-        RunError: a worker's message to the person who started the run, or too many workers lost.
+        RunError: a worker's message to the person who started the run, too many workers lost, or no
+            room for them on a Ray that does not grow.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    nodes = _nodes()
+    bundle = worker_bundle(plan.config.workers, nodes)
+    if lacks := lacking_room(plan.config.workers, bundle, nodes):
+        if not grows:
+            raise RunError(
+                f"{lacks}: ask for less (workers.count, workers.gpus, workers.cpus), or run on a "
+                "cluster (ray.address)"
+            )
+        on_notice({"kind": "waiting", "text": f"{lacks}: waiting for nodes to join"})
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     # beside the driver: with a worker's node the run would lose it, and every later try with it
     notices = _notices_class().options(num_cpus=0, scheduling_strategy=here).remote()
@@ -41,7 +54,7 @@ def run_workers(plan: TrainPlan, on_notice: Callable[[dict[str, Any]], None]) ->
 
     def fit() -> None:
         try:
-            _trainer(plan, notices).fit()
+            _trainer(plan, notices, bundle).fit()
         except BaseException as error:
             outcome.append(error)
         finally:
@@ -66,7 +79,7 @@ def run_workers(plan: TrainPlan, on_notice: Callable[[dict[str, Any]], None]) ->
         raise RunError(_explain(outcome[0], plan)) from None
 
 
-def _trainer(plan: TrainPlan, notices: Any) -> Any:
+def _trainer(plan: TrainPlan, notices: Any, bundle: dict[str, float]) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.tensorflow import TensorflowTrainer
 
@@ -81,7 +94,7 @@ def _trainer(plan: TrainPlan, notices: Any) -> Any:
         scaling_config=ScalingConfig(
             num_workers=count,
             use_gpu=bool(workers.gpus),
-            resources_per_worker=worker_bundle(workers, _nodes()),
+            resources_per_worker=bundle,
             label_selector=places,  # ranks follow its order
         ),
         run_config=RunConfig(
