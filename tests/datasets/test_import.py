@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run
+from conftest import Run, S3Server
 from small_sets import (
     BOXES,
     HEIGHT,
@@ -19,10 +19,12 @@ from small_sets import (
     write_voc,
 )
 
+from urbandet_ray.commands.import_data import ImportChoice, import_dataset
 from urbandet_ray.frames import Frame
 from urbandet_ray.label_files import read_labels
 from urbandet_ray.records.data_folder import read_data_folder
 from urbandet_ray.records.sources import list_sources, read_source
+from urbandet_ray.runs.lock import WriterLock
 from urbandet_ray.storage import Storage
 
 STORAGE = Storage()
@@ -346,3 +348,35 @@ def test_nothing_is_begun_where_an_option_is_wrong(tmp_path: Path, urbandet: Run
         assert code == 1
         assert message in complained
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.s3
+def test_from_s3_to_s3(s3_server: S3Server, tmp_path: Path) -> None:
+    """The same bytes as between folders; a second command reads what is done."""
+    bucket = s3_server.make_bucket("datasets")
+    storage = Storage(s3_server.options)
+    write_coco(tmp_path / "set")
+    for path in (tmp_path / "set").rglob("*.*"):
+        name = path.relative_to(tmp_path / "set").as_posix()
+        storage.upload_file(path, f"{bucket}/coco/{name}")
+    choice = ImportChoice(split="50,50")
+    for _ in range(2):
+        report = import_dataset(f"{bucket}/coco", f"{bucket}/out", choice, storage)
+        assert report.frames == 6
+    import_dataset(str(tmp_path / "set"), str(tmp_path / "out"), choice, storage)
+    for path in (tmp_path / "out").rglob("*.tfrecord"):
+        name = path.relative_to(tmp_path / "out").as_posix()
+        assert storage.read_bytes(f"{bucket}/out/{name}") == path.read_bytes()
+    assert not storage.exists(f"{bucket}/out/writer.json")
+    assert storage.exists(f"{bucket}/out_sheet.png")
+
+
+def test_one_command_writes_at_a_time(tmp_path: Path, urbandet: Run) -> None:
+    """Another one that is alive is named."""
+    write_coco(tmp_path / "set")
+    choice = ImportChoice()
+    import_dataset(str(tmp_path / "set"), str(tmp_path / "out"), choice, STORAGE)
+    with WriterLock(STORAGE, str(tmp_path / "out" / "writer.json"), "urbandet data import"):
+        code, _, complained = urbandet("data", "import", tmp_path / "set", tmp_path / "out")
+    assert code == 1
+    assert "urbandet data import" in complained

@@ -384,3 +384,29 @@ def test_an_actor_that_cannot_start_says_why(
     sources = list_sources(str(drives), job.storage)
     with pytest.raises(RunError, match=r"could not start: .*No module named 'my_detector'.*have t"):
         pipeline.run_inference(job, sources, CutRule(4, 1 << 20))
+
+
+def test_an_import_in_rays_tasks_writes_the_same_bytes(
+    ray_dashboard: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Drives in parallel; a second command resumes, and a fault is one message."""
+    from small_sets import write_coco
+
+    from urbandet_ray.commands.import_data import ImportChoice, import_dataset
+
+    write_coco(tmp_path / "set")
+    choice = ImportChoice(split="50,50")
+    for name, on_ray in (("here", False), ("ray", True)):
+        report = import_dataset(
+            str(tmp_path / "set"), str(tmp_path / name), choice, Storage(), on_ray=on_ray
+        )
+        assert report.frames == 6
+    here, there = contents(tmp_path / "here"), contents(tmp_path / "ray")
+    assert here == there
+    marker = next((tmp_path / "ray" / "import").glob("train-*.json"))
+    marker.write_text("{}")
+    with pytest.raises(RunError, match=r"is damaged: it lacks 'part'.*Repeat the command"):
+        import_dataset(str(tmp_path / "set"), str(tmp_path / "ray"), choice, Storage(), on_ray=True)
+    marker.unlink()
+    import_dataset(str(tmp_path / "set"), str(tmp_path / "ray"), choice, Storage(), on_ray=True)
+    assert contents(tmp_path / "ray") == here

@@ -45,6 +45,12 @@ def import_(
         str | None, typer.Option(help="Regular expression for the drive in an image's name.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    on_ray: Annotated[
+        bool | None,
+        typer.Option(
+            "--ray/--no-ray", help="Write in parallel, through Ray. Default: from 20,000 images on."
+        ),
+    ] = None,
     labels: Labels = None,
     s3_endpoint: Endpoint = None,
     s3_region: Region = None,
@@ -62,7 +68,7 @@ def import_(
     choice = ImportChoice(kind, images, labels, split, drive, seed)
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)
     with count_progress("images") as progress:
-        report = import_dataset(source, out, choice, storage, progress)
+        report = import_dataset(source, out, choice, storage, progress, on_ray=on_ray)
     typer.echo(report.to_text())
     raise typer.Exit(3 if report.tally.losses else 0)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 
 from urbandet_ray.commands.data import write_contact_sheet
+from urbandet_ray.config import RayConfig
 from urbandet_ray.datasets.annotated import AnnotatedImage, Dataset
 from urbandet_ray.datasets.oddities import Tally
 from urbandet_ray.datasets.recognition import read_dataset
@@ -25,16 +26,20 @@ from urbandet_ray.datasets.splitting import (
     drives_of,
     read_shares,
 )
-from urbandet_ray.errors import InputError
+from urbandet_ray.errors import InputError, NotFoundError
+from urbandet_ray.inference.import_tasks import write_groups
 from urbandet_ray.json_files import digest, read_value, to_json
 from urbandet_ray.label_files import read_labels
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.data_folder import read_data_folder
+from urbandet_ray.runs.lock import LOCK_NAME, WriterLock
 from urbandet_ray.storage import Storage, join_uri
 from urbandet_ray.tables import text_table
 
 PLAN_NAME, REPORT_NAME = "import.json", "import_report.json"
 SHARES = "80,10,10"
+LARGE = 20_000
+"""Images from which on Ray's start of some 10 s is worth it."""
 _SHEET_FRAMES = 12
 
 
@@ -144,6 +149,8 @@ def import_dataset(
     choice: ImportChoice,
     storage: Storage,
     progress: Callable[[int, int], None] = lambda *_: None,
+    *,
+    on_ray: bool | None = None,
 ) -> ImportReport:
     """Write OUT/train, val and test, OUT/label_map.pbtxt and the report; a cut-off try is resumed.
 
@@ -153,12 +160,14 @@ def import_dataset(
         choice: what a person says about it.
         storage: reads and writes.
         progress: told (images done, images).
+        on_ray: groups are written in Ray's tasks; None does so from LARGE images on.
 
     Raises:
         InputError: no dataset that can be read, or another import is in `out`.
         LabelError: classes that make no label map.
         ConfigError: shares or a pattern that are none.
         NotFoundError: nothing is there.
+        RunError: somebody else writes to `out`, or Ray gives up.
     """
     dataset = read_dataset(uri, storage, kind=choice.kind, images=choice.images)
     own_classes = LabelMap({number: name for name, number in dataset.class_ids.items()})
@@ -173,7 +182,12 @@ def import_dataset(
     tally.merge(dataset.tally.counts, dataset.tally.places)
     groups, split, drives = _planned(images, choice, tally)
     _begin(uri, out, choice, dataset, labels, storage)
-    written = _write(groups, out, labels, storage, tally, progress)
+    if on_ray is None:
+        on_ray = len(images) >= LARGE and len(groups) > 1
+    with WriterLock(storage, join_uri(out, LOCK_NAME), "urbandet data import") as lock:
+        storage.sweep(out)
+        done = _written(groups, out, labels, storage, on_ray=on_ray)
+        written = _in_order(groups, done, tally, progress, lock.check)
     storage.write_bytes(join_uri(out, "label_map.pbtxt"), labels.to_pbtxt().encode())
     report = ImportReport(
         dataset.kind, dataset.evidence, out, written, labels, split, drives, tally
@@ -265,28 +279,39 @@ def _begin(
 
 
 def _anything_at(uri: str, storage: Storage) -> bool:
-    from urbandet_ray.errors import NotFoundError
-
     try:
         return next(storage.list_files(uri), None) is not None
     except NotFoundError:
         return False
 
 
-def _write(
+def _written(
+    groups: Sequence[RecordGroup], out: str, labels: LabelMap, storage: Storage, *, on_ray: bool
+) -> Iterator[WrittenGroup]:
+    if on_ray:
+        yield from write_groups(groups, out, labels, storage, RayConfig())
+        return
+    for group in groups:
+        yield write_group(group, out, labels, storage)
+
+
+def _in_order(
     groups: Sequence[RecordGroup],
-    out: str,
-    labels: LabelMap,
-    storage: Storage,
+    written: Iterator[WrittenGroup],
     tally: Tally,
     progress: Callable[[int, int], None],
+    check: Callable[[], None],
 ) -> list[WrittenGroup]:
-    written: list[WrittenGroup] = []
-    total, done = sum(len(group.images) for group in groups), 0
-    for group in groups:
-        one = write_group(group, out, labels, storage)
+    """What was written, in the order of the groups, whoever was done first."""
+    sizes = {(group.part, group.name): len(group.images) for group in groups}
+    found: dict[tuple[str, str], WrittenGroup] = {}
+    done = 0
+    for one in written:
+        check()
+        found[(one.part, one.name)] = one
+        done += sizes[(one.part, one.name)]
+        progress(done, sum(sizes.values()))
+    in_order = [found[place] for place in sizes]
+    for one in in_order:
         tally.merge(one.counts, one.places)
-        written.append(one)
-        done += len(group.images)
-        progress(done, total)
-    return written
+    return in_order
