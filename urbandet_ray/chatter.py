@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -53,18 +52,3 @@ def stderr_held(*, show_on_failure: bool = True) -> Iterator[list[str]]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-
-
-@contextmanager
-def saving_warnings_held() -> Iterator[None]:
-    """Hold back TensorFlow's warnings while a SavedModel is written.
-
-    It warns of each of a model's hundred layers that it could not make a Keras model of again.
-    """
-    logger = logging.getLogger("tensorflow")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

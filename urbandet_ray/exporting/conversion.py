@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from urbandet_ray.chatter import saving_warnings_held
 from urbandet_ray.errors import MissingExtraError, ModelError, first_line
+from urbandet_ray.exporting.saving import saved_without_layers
 from urbandet_ray.exporting.tracing import TracedNetwork
 from urbandet_ray.frames import Image
 from urbandet_ray.models.network.facts import (
@@ -81,7 +81,7 @@ def _write_saved_model(
 ) -> None:
     del precision, frames
     tf = open_odapi().tf
-    with saving_warnings_held():
+    with saved_without_layers():
         tf.saved_model.save(network.module, str(target), signatures=network.answer)
 
 

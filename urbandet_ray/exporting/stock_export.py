@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from urbandet_ray.chatter import saving_warnings_held
 from urbandet_ray.errors import ModelError, first_line
 from urbandet_ray.exporting.rounding import round_checkpoint, round_tflite
 from urbandet_ray.exporting.run_checkpoint import RunCheckpoint
+from urbandet_ray.exporting.saving import saved_without_layers
 from urbandet_ray.models.network.facts import Precision
 from urbandet_ray.models.odapi import last_checkpoint, open_odapi
 
@@ -59,7 +59,7 @@ def export_stock(trained: RunCheckpoint, made: Path, *, format: str, precision: 
 
 def _export_saved_model(config: Any, checkpoint_folder: Path, made: Path) -> str:
     """uint8 [1, None, None, 3] in, boxes out."""
-    with saving_warnings_held():
+    with saved_without_layers():
         open_odapi().exporter_lib_v2.export_inference_graph(
             input_type="image_tensor",
             pipeline_config=config,
@@ -72,7 +72,7 @@ def _export_saved_model(config: Any, checkpoint_folder: Path, made: Path) -> str
 def _export_tflite(config: Any, checkpoint_folder: Path, made: Path, precision: Precision) -> str:
     """float32 [1, height, width, 3] in [-1, 1] in; boxes (ymin, xmin, ymax, xmax in [0, 1]),
     classes from 0, scores and the count out. Its NMS works across classes."""
-    with saving_warnings_held():
+    with saved_without_layers():
         open_odapi().export_tflite_lib.export_tflite_model(
             config, str(checkpoint_folder), str(made), _MOST_BOXES, False
         )
