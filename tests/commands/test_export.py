@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import zlib
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from urbandet_ray.commands.export import export
 from urbandet_ray.config import ModelConfig
 from urbandet_ray.errors import ConfigError, ModelError, NotFoundError
 from urbandet_ray.exporting.rounding import to_bfloat16
-from urbandet_ray.labels import LabelMap
+from urbandet_ray.labels import STREET_LABELS, LabelMap
 from urbandet_ray.models import odapi
 from urbandet_ray.models.loader import load_detector
+from urbandet_ray.models.network.facts import Precision
 from urbandet_ray.models.shipped import SHIPPED_FOLDER
 from urbandet_ray.storage import Storage
 from urbandet_ray.training.odapi_model import OdApiModel
@@ -68,6 +71,20 @@ def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert report.model == str(out / "saved_model")
     assert report.to_text().startswith(f"exported {run}/best/ckpt-7 (step 7, mAP 0.250)\n")
     return out
+
+
+def test_saved_model_takes_images_of_any_size(exported: Path) -> None:
+    """uint8, and answers boxes in [0, 1] of the classes that there are."""
+    tf = odapi.open_odapi().tf
+    path = exported / "saved_model"
+    detect = tf.saved_model.load(str(path)).signatures["serving_default"]
+    boxes = detect(input_tensor=tf.zeros((1, 90, 120, 3), tf.uint8))["detection_boxes"].numpy()
+    assert boxes.shape == (1, 100, 4)
+    assert 0 <= boxes.min() <= boxes.max() <= 1
+    images = [np.zeros((90, 120, 3), np.uint8), np.zeros((48, 64, 3), np.uint8)]
+    answers = load_detector(ModelConfig(uri=str(path), score_min=0.0), Storage()).detect(images)
+    assert [len(answer) > 0 for answer in answers] == [True, True]
+    assert set(answers[0].class_ids.tolist()) <= set(STREET_LABELS.names)
 
 
 def test_saved_model_detects_without_more_words(exported: Path) -> None:
@@ -150,23 +167,41 @@ def test_bfloat16_weights_barely_move_detections(exported: Path, rounded: Path) 
         assert gap.max() < 0.03, name
 
 
+@pytest.fixture(scope="module")
+def tflite(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Its TFLite file at a precision; tests must not change it."""
+
+    @cache
+    def make(precision: Precision) -> Path:
+        out = tmp_path_factory.mktemp("tflite") / precision
+        given = {"format": "stock-tflite", "precision": precision}
+        return Path(export(str(run), out=str(out), storage=Storage(), **given).model)
+
+    return make
+
+
+def test_tflite_runs(tflite: Callable[[str], Path]) -> None:
+    """The exported file takes one [-1, 1] image and answers a hundred boxes."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(tflite("f32")))
+    interpreter.allocate_tensors()
+    (image,) = interpreter.get_input_details()
+    assert (image["shape"].tolist(), image["dtype"]) == ([1, 64, 64, 3], np.float32)
+    interpreter.set_tensor(image["index"], np.zeros((1, 64, 64, 3), np.float32))
+    interpreter.invoke()
+    shapes = sorted(
+        interpreter.get_tensor(out["index"]).shape for out in interpreter.get_output_details()
+    )
+    assert shapes == [(1,), (1, 100), (1, 100), (1, 100, 4)]
+
+
 @pytest.mark.parametrize(("precision", "within"), [("bf16", 0.03), ("fp16", 0.01)])
 def test_tflite_with_rounded_weights_is_smaller_and_answers_alike(
-    run: Path, tmp_path: Path, precision: str, within: float
+    tflite: Callable[[str], Path], precision: str, within: float
 ) -> None:
     """bf16 rounds kernels in a file of the same size, which deflates; fp16 stores halves."""
-    full, short = (
-        Path(
-            export(
-                str(run),
-                out=str(tmp_path / each),
-                storage=Storage(),
-                format="stock-tflite",
-                precision=each,
-            ).model
-        )
-        for each in ("f32", precision)
-    )
+    full, short = tflite("f32"), tflite(precision)
     if precision == "bf16":
         sizes = [len(zlib.compress(one.read_bytes())) for one in (full, short)]
         assert full.stat().st_size == short.stat().st_size

@@ -135,9 +135,15 @@ def test_every_runtime_answers_as_the_stock_export(
     assert_alike(answers(network(runtime), given), stock)
 
 
-def test_images_are_stretched_where_the_config_says_so(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def stretched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose images are stretched to the network's input."""
+    return made_run(tmp_path_factory.mktemp("stretched") / "run", keep_aspect=False)
+
+
+def test_images_are_stretched_where_the_config_says_so(stretched: Path, tmp_path: Path) -> None:
     """fixed_shape_resizer, through the command: int8 on frames that it reads itself."""
-    run = made_run(tmp_path / "run", keep_aspect=False)
+    run = stretched
     frames = tmp_path / "frames"
     frames.mkdir()
     given = images((120, 90), (64, 64), (50, 130))
@@ -155,9 +161,9 @@ def test_images_are_stretched_where_the_config_says_so(tmp_path: Path) -> None:
     assert (facts.precision, facts.calibrated_on) == ("int8", str(frames))
 
 
-def test_what_a_precision_costs_travels_with_it(tmp_path: Path) -> None:
+def test_what_a_precision_costs_travels_with_it(stretched: Path, tmp_path: Path) -> None:
     """--check: both mAPs on labelled frames, kept in the export and held to its gate."""
-    run = made_run(tmp_path / "run", keep_aspect=False)
+    run = stretched
     records = write_drive(tmp_path / "data" / "drive.tfrecord", 6).parent
     report = export(
         str(run), storage=Storage(), format="openvino", precision="fp16", check=str(records)
