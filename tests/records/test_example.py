@@ -16,6 +16,7 @@ from urbandet_ray.records.example import (
     frame_and_problems_from_example,
     frame_from_example,
     parse_features,
+    repaired_example,
 )
 from urbandet_ray.records.example_proto import example_class
 from urbandet_ray.records.images import encode_jpeg, encode_png
@@ -173,7 +174,7 @@ def test_truncation_is_read_as_the_converters_write_it(
     if values is not None:
         columns["image/object/truncated"] = values
     frame, problems = parse(columns)
-    assert problems == ()
+    assert len(problems) == (values == [1])
     assert frame.truth is not None
     got = frame.truth.truncated
     assert (None if got is None else got.tolist()) == read
@@ -256,10 +257,11 @@ def test_faulty_boxes_are_named_and_never_reach_the_truth(
     assert (frame.truth.boxes_xyxy <= [WIDTH, HEIGHT, WIDTH, HEIGHT]).all()
 
 
-def test_boxes_beyond_the_image_are_empty_and_outside() -> None:
-    """Pixel coordinates where [0, 1] is expected are reported twice and left out."""
-    frame, problems = parse(labelled(xmin=[16.0], xmax=[32.0], ymin=[2.0], ymax=[48.0]))
-    assert [problem.split(":")[0] for problem in problems] == ["box-outside", "box-empty"]
+@pytest.mark.parametrize("left", [0.0, 16.0])
+def test_boxes_in_pixels_are_left_out(left: float) -> None:
+    """One that begins at the corner would come to the whole image once it is clipped."""
+    frame, problems = parse(labelled(xmin=[left], xmax=[32.0], ymin=[0.0], ymax=[48.0]))
+    assert [problem.split(":")[0] for problem in problems] == ["box-pixels"]
     assert frame.truth is not None
     assert len(frame.truth) == 0
 
@@ -288,11 +290,9 @@ def test_one_faulty_box_spares_its_neighbours() -> None:
         (labelled([1, 2]), "image/object/class/label has 2 values, image/object/bbox/ymin has 1"),
         (labelled(xmin=[0.1, 0.2], label=[1]), "image/object/bbox/xmin has 2 values"),
         (
-            labelled() | {"image/object/bbox/xmin": [1]},
-            "bbox/xmin is a int64_list, expected a float",
+            labelled() | {"image/object/bbox/xmin": [b"1"]},
+            "bbox/xmin is a bytes_list, expected a float",
         ),
-        (labelled() | {"image/object/class/text": [b"a", b"b"]}, "class/text has 2 values"),
-        (labelled() | {"image/object/is_crowd": [1, 0]}, "is_crowd has 2 values"),
     ],
 )
 def test_labels_that_do_not_fit_leave_the_frame(
@@ -304,6 +304,45 @@ def test_labels_that_do_not_fit_leave_the_frame(
     assert frame.truth is None
     assert problems[0].startswith("bad-labels: ")
     assert message in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ({"class/text": [b"a", b"b"]}, "class/text has 2 values, image/object/bbox/ymin has 1"),
+        ({"is_crowd": [1, 0]}, "is_crowd has 2 values"),
+        ({"difficult": [b"no"]}, "difficult is a bytes_list, expected a int64_list"),
+        ({"weight": [1]}, "weight is a int64_list, expected a float_list"),
+        ({"mask": [0.0] * 16}, "mask has 16 floats, expected a PNG for each of 1 boxes or 1 x 48"),
+        ({"mask": [PNG, PNG]}, "mask has 2 values"),
+        ({"class/label": [1, 2], "class/text": [b"car"]}, "class/label has 2 values"),
+    ],
+)
+def test_an_odd_column_costs_itself_alone(odd: dict[str, list[Any]], message: str) -> None:
+    """The box stays, and TensorFlow gets a record that parses."""
+    columns = labelled() | {f"image/object/{name}": values for name, values in odd.items()}
+    frame, problems = parse(columns)
+    assert frame.truth is not None
+    assert frame.truth.boxes_xyxy.tolist() == [[16, 0, 32, 48]]
+    assert problems[0].startswith("odd-column: image/object/")
+    assert message in problems[0]
+    again, problems = frame_and_problems_from_example(
+        repaired_example(example(columns)), default_key="d-000001", segment="d"
+    )
+    assert not [one for one in problems if one.startswith("odd-column")]
+    assert again.truth is not None
+    assert again.truth.boxes_xyxy.tolist() == [[16, 0, 32, 48]]
+
+
+def test_masks_as_numbers_are_read() -> None:
+    """The OD API's numerical masks: floats of the whole frame, a box after another."""
+    pixels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    pixels[:, 16:32] = 255
+    values = (pixels.ravel() / 255.0).tolist()
+    frame, problems = parse(labelled() | {"image/object/mask": values})
+    assert (problems, frame.truth is not None) == ((), True)
+    assert frame.truth is not None
+    assert frame.truth.masks_png == (encode_png(pixels),)
 
 
 def test_a_class_id_beyond_32_bits_is_a_bad_label() -> None:

@@ -7,7 +7,7 @@ normalised to [0, 1] and are xyxy pixels in a Frame.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,19 @@ from urbandet_ray.frames import Frame, Truth
 from urbandet_ray.phrases import some_of
 from urbandet_ray.records.example_proto import example_class
 from urbandet_ray.records.images import encode_png, image_size
+from urbandet_ray.records.label_columns import (
+    BBOX,
+    OBJECT,
+    Column,
+    column,
+    read_columns,
+    read_corners,
+    read_either,
+    read_masks,
+)
+from urbandet_ray.records.label_faults import usable_rows
 
-Column = list[Any]
-
-_OBJECT = "image/object/"
-_BBOX = ("ymin", "xmin", "ymax", "xmax")
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-_OUTSIDE_TOLERANCE = 1e-4
-"""So far outside [0, 1] is rounding, not a wrong label: 0.06 px on 640 px."""
 
 
 def frame_from_example(data: bytes, *, default_key: str, segment: str) -> Frame:
@@ -43,9 +48,10 @@ def frame_and_problems_from_example(
 ) -> tuple[Frame, tuple[str, ...]]:
     """Read a frame and what is wrong with its labels; the frame can be inferred all the same.
 
-    Boxes are clipped to the image; those that are not finite, inverted or empty after clipping are
-    left out of the truth. Columns that do not fit together make the truth None. A record
-    without any image/object key is unlabelled: its truth is None, and no problem.
+    Boxes are clipped to the image; those that are not finite, in another unit than shares of the
+    image, inverted or empty after clipping are left out of the truth. An odd column is left out
+    alone; without corners or classes that can be read the truth is None. A record without any
+    image/object key is unlabelled: its truth is None, and no problem.
 
     Args:
         data: a serialised tf.train.Example.
@@ -53,8 +59,9 @@ def frame_and_problems_from_example(
         segment: the drive.
 
     Returns:
-        The frame, and "reason: detail" a problem: bad-labels, no-class-id, size-mismatch,
-        box-not-finite, box-inverted, box-outside, box-empty.
+        The frame, and "reason: detail" a problem: bad-labels (no truth), odd-column,
+        no-class-id, size-mismatch; for each box that is left out box-not-finite, box-pixels,
+        box-percent, box-inverted or box-empty; box-outside for one that is clipped.
 
     Raises:
         RecordError: not-an-example, or no-image-key.
@@ -119,6 +126,24 @@ def example_from_frame(frame: Frame, source_name: str = "") -> bytes:
     return serialised
 
 
+def repaired_example(data: bytes) -> bytes:
+    """An Example whose object columns are what was read of them: no odd column, no useless box.
+
+    Raises:
+        RecordError: not-an-example, or no-image-key.
+    """
+    frame = frame_from_example(data, default_key="", segment="")
+    example = example_class()()
+    example.ParseFromString(data)
+    feature = example.features.feature
+    for key in [key for key in feature if key.startswith(OBJECT)]:
+        del feature[key]
+    if frame.truth is not None and frame.size_wh is not None:
+        _write_truth(feature, frame.truth, frame.size_wh)
+    repaired: bytes = example.SerializeToString(deterministic=True)
+    return repaired
+
+
 def parse_features(data: bytes) -> Mapping[str, Any]:
     """The Feature messages of a serialised Example by key.
 
@@ -140,17 +165,9 @@ def parse_features(data: bytes) -> Mapping[str, Any]:
     return features
 
 
-def _column(features: Mapping[str, Any], key: str, kind: str) -> Column | None:
-    """The values of a key; None where it is absent or of another kind."""
-    feature = features.get(key)
-    if feature is None or feature.WhichOneof("kind") not in (f"{kind}_list", None):
-        return None
-    return list(getattr(feature, f"{kind}_list").value)
-
-
 def _only(features: Mapping[str, Any], key: str, kind: str) -> Any:
-    column = _column(features, key, kind)
-    return column[0] if column else None
+    values = column(features, key, kind)
+    return values[0] if values else None
 
 
 def _text(value: object) -> str:
@@ -194,17 +211,17 @@ def _format_and_size(
 def _read_truth(
     features: Mapping[str, Any], size_wh: tuple[int, int] | None, problems: list[str]
 ) -> Truth | None:
-    if not any(key.startswith(_OBJECT) for key in features):
+    if not any(key.startswith(OBJECT) for key in features):
         return None
     if size_wh is None:
         problems.append("bad-labels: the image's size is unknown, so boxes have no pixels")
         return None
     try:
-        columns = dict(_truth_columns(features))
+        boxes_norm = read_corners(features, problems)
+        columns = read_columns(features, len(boxes_norm), problems)
     except RecordError as error:
         problems.append(str(error))
         return None
-    boxes_norm = np.stack([columns.pop(f"bbox/{side}") for side in _BBOX], axis=1)
     n = len(boxes_norm)
     texts = tuple(_text(text) for text in columns["class/text"]) or ("",) * n
     ids = columns["class/label"]
@@ -218,101 +235,24 @@ def _read_truth(
         difficult=_or_none(columns["difficult"]),
         is_crowd=_or_none(columns["is_crowd"]),
         group_of=_or_none(columns["group_of"]),
-        masks_png=tuple(columns["mask"]) or None,
+        masks_png=read_masks(features, n, size_wh, problems),
         areas_px=_or_none(columns["area"]),
         weights=_or_none(columns["weight"]),
-        truncated=_column_of_either(features, "truncated", n),
-        occluded=_column_of_either(features, "occluded", n),
+        truncated=read_either(features, "truncated", n, problems),
+        occluded=read_either(features, "occluded", n, problems),
     )
-    return _keep_usable(truth, boxes_norm, problems)
-
-
-def _truth_columns(features: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Columns of the objects; the boxes' four must agree, others may be absent or empty.
-
-    Raises:
-        RecordError: bad-labels: a column of another length or kind.
-    """
-    n: int | None = None
-    for name, kind, dtype in _COLUMNS:
-        key = _OBJECT + name
-        values = _column(features, key, kind)
-        if values is None and key in features:
-            found = features[key].WhichOneof("kind")
-            raise RecordError("bad-labels", f"{key} is a {found}, expected a {kind}_list")
-        values = values or []
-        n = len(values) if n is None else n
-        if len(values) != n and (values or name.startswith("bbox/")):
-            raise RecordError(
-                "bad-labels", f"{key} has {len(values)} values, {_OBJECT}bbox/ymin has {n}"
-            )
-        if name == "class/label" and any(not -(2**31) <= value < 2**31 for value in values):
-            raise RecordError(
-                "bad-labels", f"{key} has an id beyond 32 bits: {max(values, key=abs)}"
-            )
-        yield name, values if dtype is None else np.array(values, dtype)
-
-
-_COLUMNS: tuple[tuple[str, str, type[np.generic] | None], ...] = (
-    *((f"bbox/{side}", "float", np.float32) for side in _BBOX),
-    ("class/label", "int64", np.int32),
-    ("class/text", "bytes", None),
-    ("difficult", "int64", np.bool_),
-    ("is_crowd", "int64", np.bool_),
-    ("group_of", "int64", np.bool_),
-    ("mask", "bytes", None),
-    ("area", "float", np.float32),
-    ("weight", "float", np.float32),
-)
-
-
-def _column_of_either(features: Mapping[str, Any], name: str, n: int) -> Column | None:
-    """A column that the OD API's own converters write as numbers of either kind; None without it.
-
-    create_pascal_tf_record.py writes integers, create_kitti_tf_record.py floats. Neither is what
-    boxes rest on, so a column of another length counts as absent.
-    """
-    for kind in ("int64", "float"):
-        values = _column(features, _OBJECT + name, kind)
-        if values is not None and len(values) == n:
-            return values
-    return None
-
-
-def _or_none(column: NDArray[Any]) -> NDArray[Any] | None:
-    return column if len(column) else None
-
-
-def _keep_usable(truth: Truth, boxes_norm: NDArray[np.float32], problems: list[str]) -> Truth:
-    low, high = boxes_norm[:, :2], boxes_norm[:, 2:]
-    if ((low >= 0) & (low < high) & (high <= 1)).all():  # nearly always; false for NaN
-        return truth
-    finite = np.isfinite(boxes_norm).all(axis=1)
-    inverted = finite & (high < low).any(axis=1)
-    outside = finite & (
-        (boxes_norm < -_OUTSIDE_TOLERANCE) | (boxes_norm > 1 + _OUTSIDE_TOLERANCE)
-    ).any(axis=1)
-    clipped = truth.boxes_xyxy
-    empty = finite & ~inverted & (clipped[:, 2:] <= clipped[:, :2]).any(axis=1)
-    for reason, rows in (
-        ("box-not-finite", ~finite),
-        ("box-inverted", inverted),
-        ("box-outside", outside),
-        ("box-empty", empty),
-    ):
-        for row in np.flatnonzero(rows):
-            sides = ", ".join(
-                f"{side} {value:g}" for side, value in zip(_BBOX, boxes_norm[row], strict=True)
-            )
-            problems.append(f"{reason}: box {row} has {sides}")
-    usable = np.asarray(finite & ~inverted & ~empty, bool)
+    usable = usable_rows(boxes_norm, truth.boxes_xyxy, size_wh, problems)
     return truth if usable.all() else truth.keep(usable)
+
+
+def _or_none(values: NDArray[Any]) -> NDArray[Any] | None:
+    return values if len(values) else None
 
 
 def _write_truth(feature: Any, truth: Truth, size_wh: tuple[int, int]) -> None:
     boxes_norm = boxes_to_yxyx_norm(truth.boxes_xyxy, size_wh)
-    for column, side in zip(boxes_norm.T, _BBOX, strict=True):
-        _put(feature, f"bbox/{side}", "float", column.tolist())
+    for values, side in zip(boxes_norm.T, BBOX, strict=True):
+        _put(feature, f"bbox/{side}", "float", values.tolist())
     _put(feature, "class/label", "int64", truth.class_ids.tolist())
     _put(feature, "class/text", "bytes", [text.encode() for text in truth.class_texts])
     for name in ("difficult", "is_crowd", "group_of"):
@@ -333,6 +273,6 @@ def _write_truth(feature: Any, truth: Truth, size_wh: tuple[int, int]) -> None:
 
 
 def _put(feature: Any, name: str, kind: str, values: Column) -> None:
-    target = getattr(feature[_OBJECT + name], f"{kind}_list")
+    target = getattr(feature[OBJECT + name], f"{kind}_list")
     target.SetInParent()  # an empty column is still there: the frame is labelled, with nothing
     target.value.extend(values)

@@ -21,7 +21,7 @@ from urbandet_ray.errors import (
 )
 from urbandet_ray.frames import Frame
 from urbandet_ray.records.bytestream import ByteStream, skip_bytes
-from urbandet_ray.records.example import frame_from_example
+from urbandet_ray.records.example import frame_and_problems_from_example
 from urbandet_ray.records.images import MAX_PIXELS, sniff_format
 from urbandet_ray.records.source import Record, Source
 from urbandet_ray.records.tfrecord import (
@@ -62,13 +62,16 @@ def _is_gzip(source: Source, storage: Storage) -> bool:
 
 def _parsed(record: Record, source: Source) -> Record:
     frame, error = None, record.error
+    problems: tuple[str, ...] = ()
     if error is None:
         try:
             key = f"{source.segment}-{record.index:06d}"
-            frame = frame_from_example(record.raw, default_key=key, segment=source.segment)
+            frame, problems = frame_and_problems_from_example(
+                record.raw, default_key=key, segment=source.segment
+            )
         except RecordError as bad:
             error = bad
-    return replace(record, frame=frame, error=error, uri=source.uri)
+    return replace(record, frame=frame, error=error, uri=source.uri, problems=problems)
 
 
 def read_images(source: Source, storage: Storage, first_index: int) -> Iterator[Record]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from urbandet_ray.errors import RecordError
 from urbandet_ray.frames import Frame
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.data_folder import DataFolder
-from urbandet_ray.records.example import frame_and_problems_from_example
 from urbandet_ray.records.images import decode_frame
+from urbandet_ray.records.label_faults import LabelFaults, settled_reason
+from urbandet_ray.records.leaks import Leaks, Pictures, find_leaks
+from urbandet_ray.records.orientation import exif_orientation
 from urbandet_ray.records.source import Record, Source
 from urbandet_ray.records.sources import read_source
 from urbandet_ray.storage import Storage
@@ -21,6 +23,7 @@ Progress = Callable[[int, int], None]
 """Called with (sources done, sources in all) after each source."""
 
 _SHOWN_PROBLEMS = 40
+_AS_STORED = "its pixels are used as they are encoded, and boxes have to be those of that picture"
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,15 @@ class FileCount:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """Everything that was found wrong, source by source in drive order."""
+    """Everything that was found wrong, source by source in drive order.
+
+    `notes` say in words what many problems have in common, and what was sampled.
+    """
 
     uri: str
     files: tuple[FileCount, ...]
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def is_clean(self) -> bool:
@@ -81,9 +88,10 @@ class ValidationReport:
             f"{self.uri}: {len(self.files)} files, {self.good} good records, {self.bad} bad",
         ]
         if self.is_clean:
-            return "\n".join([*lines, "no problems found"])
+            return "\n".join([*lines, "no problems found", *self.notes])
         reasons = Counter(problem.reason for problem in self.problems)
         lines += [f"  {count:6d} {reason}" for reason, count in sorted(reasons.items())]
+        lines += self.notes
         for problem in self.problems[:_SHOWN_PROBLEMS]:
             where = problem.uri
             if problem.index >= 0:
@@ -104,30 +112,55 @@ def validate(
     """Read every record of all parts, decode every image, check every label.
 
     Reasons beyond those of reading and decoding: empty-file, unknown-class (with `labels`),
-    duplicate-frame-key, and the label problems of frame_and_problems_from_example.
+    duplicate-frame-key, exif-turn, shared-frames and shared-drives (of train and val), and the
+    label problems of frame_and_problems_from_example.
 
     Raises:
         StorageError: it cannot be read.
     """
-    files, problems = [], []
+    files: list[FileCount] = []
+    problems: list[Problem] = []
+    parts = {one.uri: name for name, part in data.parts.items() for one in part.sources}
+    looks, faults = {name: Pictures() for name in data.parts}, LabelFaults()
     for done, source in enumerate(data.sources, start=1):
-        count, found = _check_source(source, storage, labels)
+        count, found = _check_source(
+            source, storage, labels, faults, looks.get(parts.get(source.uri, ""))
+        )
         files.append(count)
         problems += found
         if progress is not None:
             progress(done, len(data.sources))
-    return ValidationReport(data.uri, tuple(files), tuple(problems))
+    problems = [replace(one, reason=settled_reason(one.reason, faults.counts)) for one in problems]
+    notes = faults.to_lines()
+    if "train" in looks and "val" in looks:
+        leaks = find_leaks(looks["train"], looks["val"])
+        problems += _leak_problems(leaks, data.parts["val"].uri)
+        notes += [leaks.compared] if leaks.compared else []
+    return ValidationReport(data.uri, tuple(files), tuple(problems), tuple(notes))
+
+
+def _leak_problems(leaks: Leaks, uri: str) -> Iterator[Problem]:
+    for line in leaks.to_lines():
+        reason = "shared-drives" if "drives" in line.partition(" (")[0] else "shared-frames"
+        yield Problem(uri, -1, -1, reason, line, False)
 
 
 def _check_source(
-    source: Source, storage: Storage, labels: LabelMap | None
+    source: Source,
+    storage: Storage,
+    labels: LabelMap | None,
+    faults: LabelFaults,
+    pictures: Pictures | None,
 ) -> tuple[FileCount, list[Problem]]:
     good = bad = 0
     problems: list[Problem] = []
     first_with_key: dict[str, int] = {}
     for record in read_source(source, storage):
         found = _check_record(record, source, labels)
+        faults.add(record.problems, f"{record.uri} record {record.index}")
         if record.frame is not None:
+            if pictures is not None and not any(problem.fatal for problem in found):
+                pictures.add(record.frame)
             first = first_with_key.setdefault(record.frame.frame_key, record.index)
             if first != record.index:
                 detail = f"{record.frame.frame_key!r} names record {first} too"
@@ -150,10 +183,10 @@ def _check_record(record: Record, source: Source, labels: LabelMap | None) -> li
         return [_fatal(record, error)]
     problems = []
     if source.kind == "tfrecord":
-        _, complaints = frame_and_problems_from_example(
-            record.raw, default_key="", segment=source.segment
-        )
-        for complaint in complaints:
+        turn = exif_orientation(record.frame.encoded)
+        if turn != 1:
+            problems.append(_problem(record, "exif-turn", f"EXIF orientation {turn}; {_AS_STORED}"))
+        for complaint in record.problems:
             reason, _, detail = complaint.partition(": ")
             problems.append(_problem(record, reason, detail))
     if labels is not None:

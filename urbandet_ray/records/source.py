@@ -50,6 +50,7 @@ class Record:
         error: why the record cannot be used, None where it can.
         frame: what the bytes hold; None until they are parsed, and where there is an error.
         uri: the file it came from; "" while only its bytes are known.
+        problems: what is wrong with the frame's labels (frame_and_problems_from_example).
     """
 
     index: int
@@ -59,3 +60,4 @@ class Record:
     error: RecordError | None = None
     frame: Frame | None = None
     uri: str = ""
+    problems: tuple[str, ...] = ()

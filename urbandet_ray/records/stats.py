@@ -16,6 +16,7 @@ from urbandet_ray.frames import Frame
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.data_folder import DataFolder
 from urbandet_ray.records.images import image_size
+from urbandet_ray.records.label_faults import LabelFaults
 from urbandet_ray.records.sources import read_source
 from urbandet_ray.storage import Storage
 from urbandet_ray.tables import text_table
@@ -65,6 +66,8 @@ class DataStatistics:
         boxes_per_frame: least, median, most, over labelled frames.
         classes: by class id.
         image_sizes: frames by "width x height"; "unknown" where no header tells.
+        left_out: boxes that cannot be used and columns that cannot be read, by reason.
+        faults: the same in words, a line a kind.
     """
 
     uri: str
@@ -75,6 +78,8 @@ class DataStatistics:
     boxes_per_frame: tuple[float, float, float]
     classes: tuple[ClassStatistics, ...]
     image_sizes: dict[str, int]
+    left_out: dict[str, int]
+    faults: tuple[str, ...]
 
     @property
     def boxes(self) -> int:
@@ -96,6 +101,7 @@ class DataStatistics:
             f"image sizes: {sizes or 'none'}",
             f"boxes a frame: {least:g} least, {median:g} median, {most:g} most",
         ]
+        lines += [f"left out: {line}" for line in self.faults]
         if self.classes:
             heads = ["id", "class", "boxes", "frames", "small", "medium", "large"]
             heads += ["side px p10/50/90", "aspect p10/50/90"]
@@ -131,6 +137,7 @@ def statistics(
                 tally.bad_records += 1
             else:
                 tally.add(record.frame)
+                tally.faults.add(record.problems, f"{record.uri} record {record.index}")
         if progress is not None:
             progress(done, len(data.sources))
     return tally.total(data.uri, labels)
@@ -149,6 +156,7 @@ class _Tally:
     class_ids: list[NDArray[np.int32]] = field(default_factory=list)
     frames_with: Counter[int] = field(default_factory=Counter)
     texts: dict[int, str] = field(default_factory=dict)
+    faults: LabelFaults = field(default_factory=LabelFaults)
 
     def add(self, frame: Frame) -> None:
         self.frames += 1
@@ -183,6 +191,8 @@ class _Tally:
                 for class_id in sorted(listed)
             ),
             image_sizes=dict(self.sizes.most_common()),
+            left_out=dict(self.faults.settled().counts),
+            faults=tuple(self.faults.to_lines()),
         )
 
     def _one_class(

@@ -53,6 +53,11 @@ class OdApiModel:
         )
         self.learns_masks = self._has_mask_head()
         self._grids: Sequence[tuple[int, int]] = ()
+        self._room = 0
+
+    def make_room(self, boxes: int) -> None:
+        """Let `example` hold so many boxes an image where the config's limit is lower."""
+        self._room = boxes
 
     @without_autograph
     def example(self, image: Tensors) -> tuple[Tensors, Tensors]:
@@ -75,7 +80,7 @@ class OdApiModel:
         )
         padded = inputs.pad_input_data_to_static_shapes(
             whole,
-            max_num_boxes=self._most_boxes(),
+            max_num_boxes=max(self._room, self._most_boxes()),
             num_classes=self.num_classes,
             spatial_image_shape=self._shape,
         )

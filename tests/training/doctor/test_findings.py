@@ -218,7 +218,7 @@ FAULTS: dict[str, tuple[list[tuple[str, str]], str, str, str, str, object]] = {
     "validation on training records": (
         [("{data}/val/*.tfrecord", "{data}/train/*.tfrecord")],
         "error", "frames-shared", "eval_input_reader.tf_record_input_reader.input_path",
-        r"8 of 8 labelled validation frames are training frames too", None,
+        r"8 of 8 validation pictures are training's too", None,
     ),
     "huge batch": (
         [("batch_size: 2", "batch_size: 4096"), ("rate_base: 0.00125", "rate_base: 2.0")],

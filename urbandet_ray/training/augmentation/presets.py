@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.models.odapi import open_odapi, without_autograph
 from urbandet_ray.models.pipeline_config import parse_augmentations
@@ -113,6 +116,22 @@ class Augmentation:
     def companions(self) -> int:
         """How many other images a call may ask for: 0 or 3."""
         return 3 if any(isinstance(step, Mosaic | Mixup) for step in self.steps) else 0
+
+    def most_boxes(self, boxes: NDArray[np.int32]) -> int:
+        """The most boxes that an image may hold afterwards, of [n] images with so many each.
+
+        A mosaic joins four images and mixup two; each may be the one with the most, but one.
+        """
+        images = 1
+        for step in self.steps:
+            if isinstance(step, Mosaic):
+                images += 3
+            elif isinstance(step, Mixup):
+                images += 1
+            elif isinstance(step, OdApiOptions):
+                images <<= step.names.count("random_self_concat_image")
+        held = int(boxes.max(initial=0))
+        return held if images == 1 else int(np.sort(boxes)[-images:].sum())
 
     @without_autograph
     def __call__(self, image: Tensors, companion: Companion | None = None) -> Tensors:

@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urbandet_ray.models.odapi import open_odapi, without_autograph
-from urbandet_ray.training.augmentation.box_columns import BOXES, IMAGE, MASKS, clip_rows
+from urbandet_ray.records.label_faults import SHARES_MAX
+from urbandet_ray.training.augmentation.box_columns import (
+    BOXES,
+    IMAGE,
+    MASKS,
+    clip_rows,
+    keep_rows,
+)
 from urbandet_ray.training.augmentation.presets import Augmentation
 from urbandet_ray.training.data.record_index import RecordIndex
 from urbandet_ray.training.data.sampler import Sampler
@@ -150,7 +157,7 @@ def decode_example(serialized: Any, *, masks: bool = False) -> Tensors:
 
     The keys are those of the OD API's TfExampleDecoder; only the ones that are needed are
     looked at, so that an odd value elsewhere does no harm. Boxes are clipped to the image; those
-    without area and those that are not finite are left out.
+    without area, those that are not finite and those in pixels or percent are left out.
     """
     tf = open_odapi().tf
     kinds = {
@@ -183,7 +190,8 @@ def decode_example(serialized: Any, *, masks: bool = False) -> Tensors:
         image[f"groundtruth_{name}"] = column(name, nothing) > 0
     if masks:
         image |= _decode_masks(column("mask", ""), tf.shape(pixels)[:2])
-    return clip_rows(image)
+    shares = tf.reduce_all(tf.abs(boxes) <= SHARES_MAX, axis=1)
+    return clip_rows(keep_rows(image, shares))
 
 
 def _decode_masks(encoded: Any, size: Any) -> Tensors:

@@ -18,6 +18,7 @@ from urbandet_ray.training.data.record_scan import BadRecord, Checks
 from urbandet_ray.training.data.sampler import Sampler, repeat_factors
 from urbandet_ray.training.data.validation import ValidationSet, read_validation_set
 from urbandet_ray.training.model import Tensors, TrainableModel
+from urbandet_ray.training.odapi_model import OdApiModel
 from urbandet_ray.training.place import Place
 from urbandet_ray.training.plan import TrainPlan
 
@@ -67,6 +68,8 @@ class Feed:
             self._model.input_size_hw,
             message.train_config.data_augmentation_options if message is not None else (),
         )
+        if isinstance(self._model, OdApiModel):
+            self._model.make_room(augment.most_boxes(self._records.boxes))
         return train_dataset(
             self._records,
             self._sampler,

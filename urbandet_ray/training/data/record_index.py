@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urbandet_ray.errors import InputError, RunError, StorageError
+from urbandet_ray.records.example import repaired_example
 from urbandet_ray.records.source import Source
 from urbandet_ray.storage import Storage
 from urbandet_ray.training.data.record_scan import BadRecord, Checks, Scan, Slice, scan_slice
@@ -66,6 +67,8 @@ class RecordIndex:
         record_numbers: [n] int64 positions in the source, bad records counted.
         offsets: [n] int64 first byte of the payload in the file of `paths`.
         sizes: [n] int32 bytes of the payload.
+        boxes: [n] int32 boxes of the record.
+        odd: [n] bool, records that are repaired when they are read (repaired_example).
         class_presence: [n, highest id + 1] whether a record has a box of the class.
         bad: the records that are left out.
     """
@@ -81,6 +84,9 @@ class RecordIndex:
         self.record_numbers = np.concatenate([none, *(scan.numbers for scan in scans)])
         self.offsets = np.concatenate([none, *(scan.offsets for scan in scans)])
         self.sizes = np.concatenate([none, *(scan.sizes for scan in scans)]).astype(np.int32)
+        empty = np.zeros(0, np.int32)
+        self.boxes = np.concatenate([empty, *(scan.boxes for scan in scans)]).astype(np.int32)
+        self.odd = np.concatenate([np.zeros(0, bool), *(scan.odd for scan in scans)])
         self.class_presence = _presence(scans, counts, highest_id)
         self._files = _OpenFiles()
 
@@ -88,7 +94,7 @@ class RecordIndex:
         return len(self.sizes)
 
     def read(self, i: int) -> bytes:
-        """The serialised Example of record i; any thread may read.
+        """The serialised Example of record i, without odd columns; any thread may read.
 
         Raises:
             StorageError: the file is gone or was cut short since it was indexed.
@@ -103,7 +109,7 @@ class RecordIndex:
                 f"{path} ends within record {self.record_numbers[i]}: it changed since the run "
                 "began; leave the records as they are while a run reads them"
             )
-        return data
+        return repaired_example(data) if self.odd[i] else data
 
 
 def build_index(

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from urbandet_ray.frames import Frame
 from urbandet_ray.records.bytestream import CHUNK_BYTES, read_exactly
 from urbandet_ray.records.example import frame_and_problems_from_example
 from urbandet_ray.records.images import decode_frame, decode_image, image_size
+from urbandet_ray.records.label_columns import ODD_COLUMN
 from urbandet_ray.records.source import Record, Source
 from urbandet_ray.records.tfrecord import (
     FOOTER_BYTES,
@@ -35,7 +36,7 @@ from urbandet_ray.records.tfrecord import (
 from urbandet_ray.storage import Storage, is_remote
 
 _LENGTH = struct.Struct("<Q")
-_FORMAT = 1
+_FORMAT = 2
 """Of the kept scans; a change of what they hold counts it up."""
 
 
@@ -85,6 +86,8 @@ class Scan:
         numbers: [n] int64 positions in the source, bad records counted.
         offsets: [n] int64 first byte of the payload in `path`.
         sizes: [n] int32 bytes of the payload.
+        boxes: [n] int32 boxes of the record.
+        odd: [n] bool, whether an object column has to be repaired before TensorFlow parses it.
         rows, class_ids: [m] int32, a pair for every class that a record holds.
         bad: the records that were left out.
     """
@@ -94,9 +97,19 @@ class Scan:
     numbers: NDArray[np.int64]
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int32]
+    boxes: NDArray[np.int32]
+    odd: NDArray[np.bool_]
     rows: NDArray[np.int32]
     class_ids: NDArray[np.int32]
     bad: tuple[BadRecord, ...]
+
+
+class Checked(NamedTuple):
+    """What a record holds: its class ids, each once; its boxes; whether a column is odd."""
+
+    ids: NDArray[np.int32]
+    boxes: int
+    odd: bool
 
 
 def scan_slice(part: Slice, storage: Storage, cache_dir: Path, checks: Checks) -> Scan:
@@ -126,8 +139,8 @@ def scan_slice(part: Slice, storage: Storage, cache_dir: Path, checks: Checks) -
     return scan
 
 
-def check_record(data: bytes, source: Source, index: int, checks: Checks) -> NDArray[np.int32]:
-    """The class ids in a record that can be trained on, each once.
+def check_record(data: bytes, source: Source, index: int, checks: Checks) -> Checked:
+    """What is in a record that can be trained on.
 
     Raises:
         RecordError: it can't be: no Example, no image, undecodable, columns that do not fit.
@@ -135,19 +148,19 @@ def check_record(data: bytes, source: Source, index: int, checks: Checks) -> NDA
     frame, problems = frame_and_problems_from_example(
         data, default_key=f"{source.segment}-{index:06d}", segment=source.segment
     )
-    for problem in problems:
-        reason, _, detail = problem.partition(": ")
-        if reason == "bad-labels":
-            raise RecordError(reason, detail)
+    reasons = {reason: detail for reason, _, detail in (one.partition(": ") for one in problems)}
+    if "bad-labels" in reasons:
+        raise RecordError("bad-labels", reasons["bad-labels"])
     if checks.images:
         decode_frame(frame)
     else:
         image_size(frame.encoded)
     if frame.truth is None:
-        return np.zeros(0, np.int32)
+        return Checked(np.zeros(0, np.int32), 0, False)
     if checks.masks:
         _check_masks(frame)
-    return np.unique(frame.truth.class_ids)
+    ids = frame.truth.class_ids
+    return Checked(np.unique(ids), len(ids), ODD_COLUMN in reasons)
 
 
 def _check_masks(frame: Frame) -> None:
@@ -161,17 +174,17 @@ def _check_masks(frame: Frame) -> None:
 def _read_through(
     source: Source, path: Path, span: tuple[int, int], checks: Checks, damage: str | None
 ) -> Scan:
-    good: list[tuple[int, int, int, NDArray[np.int32]]] = []
+    good: list[tuple[int, int, int, Checked]] = []
     bad: list[BadRecord] = []
     for raw in _records_between(path, *span):
         try:
             if raw.error is not None:
                 raise raw.error
-            ids = check_record(raw.raw, source, raw.index, checks)
+            held = check_record(raw.raw, source, raw.index, checks)
         except RecordError as error:
             bad.append(BadRecord(source.uri, raw.index, raw.offset, error.reason, error.detail))
         else:
-            good.append((raw.index, raw.offset + HEADER_BYTES, len(raw.raw), ids))
+            good.append((raw.index, raw.offset + HEADER_BYTES, len(raw.raw), held))
     if damage is not None:
         bad.append(BadRecord(source.uri, len(good) + len(bad), -1, "bad-gzip", damage))
     return _scan_of(source, path, good, bad)
@@ -180,16 +193,19 @@ def _read_through(
 def _scan_of(
     source: Source,
     path: Path,
-    good: list[tuple[int, int, int, NDArray[np.int32]]],
+    good: list[tuple[int, int, int, Checked]],
     bad: list[BadRecord],
 ) -> Scan:
-    ids = [record[3] for record in good]
+    held = [record[3] for record in good]
+    ids = [one.ids for one in held]
     return Scan(
         source,
         path,
         numbers=np.array([record[0] for record in good], np.int64),
         offsets=np.array([record[1] for record in good], np.int64),
         sizes=np.array([record[2] for record in good], np.int32),
+        boxes=np.array([one.boxes for one in held], np.int32),
+        odd=np.array([one.odd for one in held], bool),
         rows=np.repeat(np.arange(len(good), dtype=np.int32), [len(one) for one in ids]),
         class_ids=np.concatenate([np.zeros(0, np.int32), *ids]),
         bad=tuple(bad),
@@ -270,7 +286,7 @@ def _digest(source: Source, *more: object) -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
-_COLUMNS = ("numbers", "offsets", "sizes", "rows", "class_ids")
+_COLUMNS = ("numbers", "offsets", "sizes", "boxes", "odd", "rows", "class_ids")
 
 
 def _write_scan(kept: Path, scan: Scan) -> None:

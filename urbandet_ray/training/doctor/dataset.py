@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +13,20 @@ from urbandet_ray.boxes import Boxes
 from urbandet_ray.errors import RecordError
 from urbandet_ray.frames import Frame
 from urbandet_ray.records.images import image_size
-from urbandet_ray.records.source import Source
+from urbandet_ray.records.label_columns import OBJECT
+from urbandet_ray.records.label_faults import LabelFaults
+from urbandet_ray.records.leaks import Pictures
+from urbandet_ray.records.orientation import exif_orientation
+from urbandet_ray.records.source import Record, Source
 from urbandet_ray.records.sources import read_source
 from urbandet_ray.storage import Storage
+
+_KEYPOINT = f"{OBJECT}keypoint/".encode()
 
 
 @dataclass(frozen=True, eq=False)
 class DataSplit:
-    """One split of a data set; images are not decoded.
+    """One split of a data set; only the images that are compared are decoded, and small.
 
     Attributes:
         uri: what was read; several patterns are joined by a space.
@@ -33,7 +38,11 @@ class DataSplit:
         frames_with: frames that hold at least one box, by class id.
         names: the records' own class names, by id; empty where they carry none.
         has_masks: some box has a mask.
-        pictures: digests of the frames that hold a box: picture and boxes.
+        pictures: to find frames again in another split.
+        boxes_per_frame: [frames with boxes] how many each holds.
+        faults: boxes and columns that were left out.
+        turned: frames whose EXIF tag says that they are to be turned.
+        keypoints: frames whose record holds keypoints.
     """
 
     uri: str
@@ -45,7 +54,11 @@ class DataSplit:
     frames_with: dict[int, int]
     names: dict[int, str]
     has_masks: bool
-    pictures: frozenset[bytes]
+    pictures: Pictures
+    boxes_per_frame: NDArray[np.int32]
+    faults: LabelFaults
+    turned: int
+    keypoints: int
 
     @property
     def boxes_of(self) -> dict[int, int]:
@@ -64,9 +77,17 @@ class _Tally:
     frames_with: Counter[int] = field(default_factory=Counter)
     names: dict[int, str] = field(default_factory=dict)
     has_masks: bool = False
-    pictures: set[bytes] = field(default_factory=set)
+    pictures: Pictures = field(default_factory=Pictures)
+    boxes_per_frame: list[int] = field(default_factory=list)
+    faults: LabelFaults = field(default_factory=LabelFaults)
+    turned: int = 0
+    keypoints: int = 0
 
-    def add(self, frame: Frame) -> None:
+    def add(self, record: Record, frame: Frame) -> None:
+        self.faults.add(record.problems, f"{record.uri} record {record.index}")
+        self.keypoints += _KEYPOINT in record.raw
+        self.turned += exif_orientation(frame.encoded) != 1
+        self.pictures.add(frame)
         self.segments.add(frame.segment)
         self.frames += 1
         truth = frame.truth
@@ -79,9 +100,7 @@ class _Tally:
         self.boxes.append(truth.boxes_xyxy)
         self.ids.append(truth.class_ids)
         self.sizes.append(np.tile(np.array([[width, height]], np.float32), (len(truth), 1)))
-        self.pictures.add(
-            blake2b(frame.encoded + truth.boxes_xyxy.tobytes(), digest_size=16).digest()
-        )
+        self.boxes_per_frame.append(len(truth))
         ids = truth.class_ids.tolist()
         self.frames_with.update(set(ids))
         self.has_masks = self.has_masks or any(truth.masks_png)
@@ -103,7 +122,7 @@ def read_split(uris: Sequence[str], sources: Sequence[Source], storage: Storage)
     for source in sources:
         for record in read_source(source, storage):
             if record.frame is not None:
-                tally.add(record.frame)
+                tally.add(record, record.frame)
     return DataSplit(
         uri=" ".join(uris),
         segments=frozenset(tally.segments),
@@ -114,5 +133,9 @@ def read_split(uris: Sequence[str], sources: Sequence[Source], storage: Storage)
         frames_with=dict(tally.frames_with),
         names=tally.names,
         has_masks=tally.has_masks,
-        pictures=frozenset(tally.pictures),
+        pictures=tally.pictures,
+        boxes_per_frame=np.array(tally.boxes_per_frame, np.int32),
+        faults=tally.faults,
+        turned=tally.turned,
+        keypoints=tally.keypoints,
     )

@@ -19,6 +19,7 @@ from urbandet_ray.training.doctor.class_agreement import check_classes
 from urbandet_ray.training.doctor.dataset import DataSplit, read_split
 from urbandet_ray.training.doctor.eval_settings import check_evaluation, check_paths
 from urbandet_ray.training.doctor.findings import Finding, by_severity
+from urbandet_ray.training.doctor.labelling import check_labelling
 from urbandet_ray.training.doctor.memory import check_memory
 from urbandet_ray.training.doctor.reading import check_reading
 from urbandet_ray.training.doctor.schedule import check_schedule
@@ -102,6 +103,7 @@ def _findings(one: Examination) -> tuple[Finding, ...]:
             *check_classes(case),
             *model,
             *check_checkpoint(case, one.folder, buildable=buildable),
+            *check_labelling(case),
             *check_data(case),
             *check_evaluation(case),
             *check_paths(case, one.storage, one.data),

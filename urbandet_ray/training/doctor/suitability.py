@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from urbandet_ray.boxes import Boxes
-from urbandet_ray.phrases import some_of
+from urbandet_ray.records.leaks import find_leaks
 from urbandet_ray.training.doctor.case import Case, at, rounded, setting
 from urbandet_ray.training.doctor.dataset import DataSplit
 from urbandet_ray.training.doctor.findings import Edit, Finding
@@ -24,7 +24,7 @@ _UNCOVERED_SHARE = 0.2
 _SMALL_PX, _SMALL_SHARE = 8.0, 0.1
 _SCALE_FACTORS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.25, 1.5, 2.0)
 _WORTHWHILE = 0.75
-_MANY_EPOCHS, _SHOWN_SEGMENTS = 300, 3
+_MANY_EPOCHS = 300
 
 
 def check_data(case: Case) -> Iterator[Finding]:
@@ -223,32 +223,18 @@ def _check_padding(case: Case) -> Iterator[Finding]:
 def _check_splits(case: Case) -> Iterator[Finding]:
     if case.train is None or case.val is None:
         return
+    leaks = find_leaks(case.train.pictures, case.val.pictures)
     place = "eval_input_reader.tf_record_input_reader.input_path"
-    frames = len(case.train.pictures & case.val.pictures)
-    if frames:
+    sampled = f"; {leaks.compared}" if leaks.compared else ""
+    for line in leaks.to_lines():
+        is_drive = "drives" in line.partition(" (")[0]
         yield case.finding(
-            "error",
-            "frames-shared",
+            "warning" if is_drive else "error",
+            "segments-shared" if is_drive else "frames-shared",
             place,
-            f"{frames:,} of {len(case.val.pictures):,} labelled validation frames are training "
-            "frames too: the validation mAP shows what was learned by heart",
-            "split by drive: no frame on both sides",
+            f"{line}: the validation mAP shows what was learned by heart{sampled}",
+            "split by drive: no frame, and no neighbour of one, on both sides",
         )
-        return
-    shared = sorted(case.train.segments & case.val.segments)
-    if not shared:
-        return
-    single = len(case.train.segments) == len(case.val.segments) == 1
-    yield case.finding(
-        "note" if single else "warning",
-        "segments-shared",
-        place,
-        f"{len(shared)} of {len(case.val.segments)} validation files are named as training files "
-        f"are ({some_of(shared, _SHOWN_SEGMENTS)}), though no frame is in both: where a name is "
-        "that of a drive, neighbouring frames are on both sides, and the validation mAP comes out "
-        "too high",
-        "split by drive; nothing where the names are not those of drives",
-    )
 
 
 def _check_epochs(case: Case, frames: int) -> Iterator[Finding]:
