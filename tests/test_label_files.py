@@ -42,3 +42,11 @@ def test_other_files_about_classes_say_what_they_should_be() -> None:
     """A mapping is read by the same rule."""
     with pytest.raises(LabelError, match="expected lines such as car: vehicle: save it as UTF-8"):
         label_text(b"caf\xe9: vehicle", "map.yaml", "lines such as car: vehicle")
+
+
+def test_what_a_label_map_loses_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whichever command reads it."""
+    file = tmp_path / "label_map.pbtxt"
+    file.write_text("item { id: 1 id: 2 name: 'car' }")
+    assert read_labels(str(file), STORAGE).names == {2: "car"}
+    assert f"{file}: item 1 has 2 values of id (1, 2): the last one counts" in caplog.text

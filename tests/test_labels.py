@@ -42,9 +42,15 @@ def test_plain_list_counts_from_one_and_skips_placeholders() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("item { id: 1 name: 'a' } item { id: 1 name: 'b' }", "id 1 appears more than once"),
-        ("item { id: 1 name: 'a' } item { id: 2 name: 'a' }", r"names \['a'\] more than once"),
-        ("item { id: 0 name: 'a' }", "ids start at 1"),
+        ("item { id: 0 name: 'a' }", r"item 1 \('a'\) has id 0, the background's: ids start at 1"),
+        ("item { id: -1 name: 'a' }", "has id -1: ids start at 1"),
+        (
+            "item {\n  id: 1\n  name: 'a'\nitem {\n  id: 2\n}\n",
+            r"label map:4:1: .*no field named .item",
+        ),
+        ("item { id: 'one' name: 'a' }", r"label map:1:12: .*Couldn't parse integer: 'one'"),
+        ("item { id: 1 name: 'a", r"label map:1:20: .*'a"),
+        ("item { id: 1 label: 'a' }", r"label map:1:14: .*no field named .label"),
         ("item { id: 3 }", "item 1 needs an id and a name"),
         ("model { ssd {} }", "neither a label_map.pbtxt"),
         ("", "neither a label_map.pbtxt"),
@@ -55,6 +61,65 @@ def test_bad_maps_are_refused(text: str, message: str) -> None:
     """Each mistake is named."""
     with pytest.raises(LabelError, match=message):
         LabelMap.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "item: { id: 1, name: 'a b' };",
+        "item < id: 1; name: 'a b' >",
+        "item [ { id: 1 name: 'a' ' b' } ]",
+        "# item { id: 9 name: 'x' }\nitem{id:1 name:\"a\\x20b\"}",
+        "item { id: 0x1 name: 'a b' frequency: RARE instance_count: 5 ancestor_ids: [3, 4] }",
+        "item { keypoints { id: 0 label: 'nose' } keypoints <label: 'e'> id: 1 name: 'a b' }",
+    ],
+)
+def test_text_is_read_by_protobuf_s_rules(text: str) -> None:
+    """Every spelling that the OD API reads, and every field of its proto."""
+    labels = LabelMap.parse(text)
+    assert (labels.names, labels.remarks) == ({1: "a b"}, ())
+
+
+@pytest.mark.parametrize(
+    "name", ["lot #3", "sign {50}", "it's", 'a "b"', "back\\slash", "a\nb", "車"]
+)
+def test_any_name_is_written_and_read_back(name: str) -> None:
+    """Braces, hashes, quotes and other scripts are parts of a name."""
+    labels = LabelMap({1: name, 2: "car"})
+    assert LabelMap.parse(labels.to_pbtxt()) == labels
+
+
+def test_what_a_merge_loses_is_told() -> None:
+    """The last of several values counts; each that is lost is listed."""
+    labels = LabelMap.parse("item { id: 1 name: 'a' id: 2 name: 'b' id: 3 name: 'c' }")
+    assert labels.names == {3: "c"}
+    assert labels.remarks[0].startswith("item 1 has 3 values of id (1, 2, 3): the last one counts")
+    assert labels.remarks[1].startswith("item 1 has 3 values of name (a, b, c)")
+
+
+def test_two_items_of_one_id_are_one_class() -> None:
+    """The OD API shows the first name, and takes the texts of both."""
+    labels = LabelMap.parse("item { id: 1 name: 'car' } item { id: 1 name: 'van' }")
+    assert labels.names == {1: "car"}
+    assert labels.id_of("van") == 1
+    assert "id 1 is 'car' and again 'van' (item 2)" in labels.remarks[0]
+
+
+def test_two_classes_of_one_name_are_told_apart() -> None:
+    """By their `name` where that differs, else by their id."""
+    items = [f"item {{ id: {n} name: 'm/{n}' display_name: 'bat' }}" for n in (1, 2)]
+    labels = LabelMap.parse(" ".join(items))
+    assert labels.names == {1: "bat", 2: "bat (m/2)"}
+    assert labels.id_of("m/2") == 2
+    assert "'bat' is the name of two classes" in labels.remarks[0]
+    labels = LabelMap.parse("item { id: 1 name: 'a' } item { id: 2 name: 'a' }")
+    assert labels.names == {1: "a", 2: "a (id 2)"}
+
+
+def test_the_background_is_no_class() -> None:
+    """Id 0 is its own, as in the OD API."""
+    labels = LabelMap.parse("item { id: 0 name: 'background' } item { id: 1 name: 'car' }")
+    assert (labels.names, labels.remarks) == ({1: "car"}, ())
 
 
 def test_unknown_class_lists_the_known_ones() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from urbandet_ray.errors import LabelError
 from urbandet_ray.labels import STREET_LABELS, LabelMap
 from urbandet_ray.storage import Storage
@@ -12,7 +14,7 @@ MAPPING_FORM = "lines such as `car: vehicle`"
 
 
 def read_labels(uri: str | None, storage: Storage) -> LabelMap:
-    """The label map at `uri`, or the course's.
+    """The label map at `uri`, or the course's; what reading it loses is logged as a warning.
 
     Raises:
         NotFoundError: there is no such file.
@@ -20,7 +22,10 @@ def read_labels(uri: str | None, storage: Storage) -> LabelMap:
     """
     if uri is None:
         return STREET_LABELS
-    return LabelMap.parse(read_label_text(uri, storage), uri)
+    labels = LabelMap.parse(read_label_text(uri, storage), uri)
+    for remark in labels.remarks:
+        logging.getLogger(__name__).warning("%s: %s", uri, remark)
+    return labels
 
 
 def read_label_text(uri: str, storage: Storage, expected: str = _EXPECTED) -> str:
