@@ -55,12 +55,12 @@ def test_boxes_in_another_unit(doctor: Doctor, data: Path, factor: float, look: 
 
 def test_more_boxes_than_the_limit(doctor: Doctor, data: Path, write_segment: Write) -> None:
     """The limit that is set, what it would lose, and the limit that follows the data."""
-    write_segment(data / "train/one.tfrecord", frames=2, class_ids=(1,) * 7, side=20)
-    limited = ("batch_size: 2", "batch_size: 2 max_number_of_boxes: 5")
+    write_segment(data / "train/one.tfrecord", frames=2, class_ids=(1,) * 4, side=20)
+    limited = ("batch_size: 2", "batch_size: 2 max_number_of_boxes: 3")
     finding = found(doctor(limited), "box-limit")
-    assert "a limit of 5 boxes an image would lose 4 of 26 boxes" in finding.what
-    assert "of 2 training frames, which hold up to 7" in finding.what
-    assert finding.fix == "max_number_of_boxes: 7"
+    assert "a limit of 3 boxes an image would lose 2 of 20 boxes" in finding.what
+    assert "of 2 training frames, which hold up to 4" in finding.what
+    assert finding.fix == "max_number_of_boxes: 4"
 
 
 def test_room_for_the_boxes_that_augmentations_join() -> None:
