@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from urbandet_ray.errors import LabelError
@@ -37,6 +38,11 @@ class LabelMap:
         if doubled:
             raise LabelError(f"label map names {sorted(doubled)} more than once")
         object.__setattr__(self, "names", dict(sorted(self.names.items())))
+
+    @cached_property
+    def ids_by_text(self) -> Mapping[str, int]:
+        """The id for each text that names a class: names, display names, and `background`."""
+        return {name: class_id for class_id, name in self.names.items()} | dict(self.other_names)
 
     def id_of(self, name: str) -> int:
         """The id of a class.

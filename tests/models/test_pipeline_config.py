@@ -192,10 +192,3 @@ def test_typographic_quotation_marks_are_explained() -> None:
 def test_paths_with_backslashes_are_found(text: str, raws: list[str]) -> None:
     """As they stand in the text, whatever the parser makes of them."""
     assert [one.raw for one in parse_pipeline(text, "x").backslashed] == raws
-
-
-def test_one_module_parses_the_text_of_a_pipeline_config() -> None:
-    """Whoever needs the message takes the value; nobody parses or prints its text again."""
-    package = Path(sys.modules["urbandet_ray"].__file__ or "").parent
-    users = [path for path in package.rglob("*.py") if "text_format" in path.read_text("utf-8")]
-    assert [path.relative_to(package).as_posix() for path in users] == ["models/pipeline_config.py"]

@@ -7,7 +7,6 @@ import pytest
 from conftest import S3Server
 
 from urbandet_ray.errors import InputError, NotFoundError
-from urbandet_ray.labels import STREET_LABELS
 from urbandet_ray.records.data_folder import DataFolder, SplitFolder, read_data_folder
 from urbandet_ray.records.source import Source
 from urbandet_ray.storage import Storage
@@ -70,7 +69,7 @@ def test_what_lies_beside_the_parts_is_told(make: Make) -> None:
         str(make("train/a.tfrecord", "val/b.tfrecord", "c.tfrecord", "x/d.png")), Storage()
     )
     assert data.to_text().endswith("no label map; left out, in no part: c.tfrecord, x")
-    assert data.classes == STREET_LABELS
+    assert data.labels is None
     assert [one.name for one in data.sources] == ["train--a", "val--b"]
 
 

@@ -28,7 +28,8 @@ def read(uri: str | Path) -> DataFolder:
 
 
 def frame(key: str, encoded: bytes = JPEG, class_id: int = 1) -> Frame:
-    truth = Truth.of([[0, 0, 20, 10], [0, 0, 200, 100]], [class_id, 1], ("a", "b"))
+    texts = tuple(STREET_LABELS.names.get(one, "") for one in (class_id, 1))
+    truth = Truth.of([[0, 0, 20, 10], [0, 0, 200, 100]], [class_id, 1], texts)
     return Frame(key, "s", encoded, "jpeg", (300, 200), truth)
 
 
@@ -167,7 +168,10 @@ def test_statistics(tmp_path: Path) -> None:
 def test_statistics_without_a_label_map(tmp_path: Path) -> None:
     """Names come from the records, else from the id."""
     write_frames([frame("f1", class_id=9)], tmp_path / "a.tfrecord")
-    assert [one.name for one in statistics(read(tmp_path), STORAGE).classes] == ["b", "a"]
+    assert [one.name for one in statistics(read(tmp_path), STORAGE).classes] == [
+        "vehicle",
+        "class 9",
+    ]
 
 
 @pytest.mark.realdata

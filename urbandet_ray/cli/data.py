@@ -43,7 +43,7 @@ def validate(
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)
     data = read_data_folder(records, storage, labels)
     with count_progress("files") as progress:
-        report = check(data, storage, data.classes, progress=progress)
+        report = check(data, storage, data.labels, progress=progress)
     typer.echo(f"{data.to_text()}\n{report.to_text()}")
     raise typer.Exit(0 if report.is_clean else 3)
 
@@ -65,7 +65,7 @@ def stats(
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)
     data = read_data_folder(records, storage, labels)
     with count_progress("files") as progress:
-        found = statistics(data, storage, data.classes, progress=progress)
+        found = statistics(data, storage, data.labels, progress=progress)
     typer.echo(f"{data.to_text()}\n{found.to_text()}")
 
 
@@ -86,7 +86,7 @@ def show(
 
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)
     data = read_data_folder(records, storage, labels)
-    shown = write_contact_sheet(data, out, count, data.classes, storage)
+    shown = write_contact_sheet(data, out, count, data.labels, storage)
     typer.echo(f"{data.to_text()}\n{out}: {shown} frames")
 
 

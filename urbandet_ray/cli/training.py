@@ -210,6 +210,7 @@ def preview(
     """Draw a contact sheet: frames as they are, and as training would see them."""
     from urbandet_ray.commands.augment import preview as work
     from urbandet_ray.records.data_folder import read_data_folder
+    from urbandet_ray.records.own_labels import own_labels
 
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)
     data = read_data_folder(records, storage, labels)
@@ -217,7 +218,7 @@ def preview(
         data,
         out,
         preset,
-        data.classes,
+        own_labels(data, storage, most=20),
         storage,
         pipeline=pipeline,
         count=count,

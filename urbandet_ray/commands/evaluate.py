@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from urbandet_ray.config import EvalConfig
 from urbandet_ray.datasets.annotated import AnnotatedImage
 from urbandet_ray.datasets.annotated_frames import truth_of
@@ -106,7 +104,7 @@ def _joined(
     for name, shards in table.items():
         rows = {row.index: row for marker in shards.values() for row in folder.rows(marker)}
         known = 0
-        for record in read_source(sources[name], folder.storage):
+        for record in read_source(sources[name], folder.storage, labels=labels):
             row = rows.get(record.index)
             if record.frame is None or row is None:
                 skipped += 1
@@ -114,7 +112,7 @@ def _joined(
             if record.frame.truth is None:
                 raise InputError(f"{record.uri}, record {record.index} carries no labels")
             known += 1
-            yield replace(row, truth=_by_text(record.frame.truth, labels))
+            yield replace(row, truth=record.frame.truth)
         if known < len(rows):
             raise InputError(
                 f"{sources[name].uri} has {known} of the {len(rows)} frames that the run has: "
@@ -143,7 +141,7 @@ def _labelled_by_name(
     """
     known: dict[str, Truth] = {}
     for source in sources.values():
-        for record in read_source(source, folder.storage):
+        for record in read_source(source, folder.storage, labels=labels):
             frame = record.frame
             if frame is None or frame.truth is None:
                 continue
@@ -153,21 +151,13 @@ def _labelled_by_name(
                     f"have other names than the run's ({some_of(sorted(table), 3)}), so that "
                     "frames can only be matched by name: give the run's input, or a copy of it"
                 )
-            known[frame.frame_key] = _by_text(frame.truth, labels)
+            known[frame.frame_key] = frame.truth
     lookup = NameLookup(known)
     for name, row in _rows(folder, table):
         truth = lookup.find(row.frame_key, name)
         if truth is not None:
             yield replace(row, truth=truth)
     _note_matches(lookup, folder.uri, notes)
-
-
-def _by_text(truth: Truth, labels: LabelMap) -> Truth:
-    """The truth with the run's ids, where each box says a name that the run has."""
-    ids = {name: class_id for class_id, name in labels.names.items()}
-    if not set(truth.class_texts) <= set(ids):
-        return truth
-    return replace(truth, class_ids=np.array([ids[text] for text in truth.class_texts], np.int32))
 
 
 def _labelled_by_dataset(

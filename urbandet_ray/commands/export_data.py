@@ -17,6 +17,7 @@ from urbandet_ray.frames import Frame, Truth
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.data_folder import DataFolder, read_data_folder
 from urbandet_ray.records.images import decode_frame, encode_jpeg, image_size
+from urbandet_ray.records.own_labels import own_labels
 from urbandet_ray.records.sources import list_sources, read_source, safe_name
 from urbandet_ray.runs.manifest import MANIFEST_NAME
 from urbandet_ray.runs.run_folder import RunFolder, chains
@@ -109,7 +110,7 @@ def export_dataset(
             raise ConfigError("--score-min is for the predictions of a run: records have labels")
         least = None
         data = read_data_folder(uri, storage)
-        classes = labels or data.classes
+        classes = labels or own_labels(data, storage)
         frames = _of_records(data, classes, storage, tally, progress)
     desk = ExportDesk(classes, lambda path, content: _put(storage, out, path, content), tally)
     images, boxes = _write(frames, WRITERS[kind](desk), desk)
@@ -200,7 +201,7 @@ def _of_records(
     parts = {source.uri: name for name, part in data.parts.items() for source in part.sources}
     for done, source in enumerate(data.sources):
         progress(done, len(data.sources))
-        for record in read_source(source, storage):
+        for record in read_source(source, storage, labels=labels):
             if record.frame is None:
                 tally.add("frame-left-out", f"{record.uri}, record {record.index}: {record.error}")
                 continue

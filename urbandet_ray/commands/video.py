@@ -190,7 +190,8 @@ def _from_records(
         wanted = {row.index: row.detections for row in rows if (name, row.index) in places}
         if wanted and name not in sources:
             raise InputError(f"{uri} lacks {name}, which the run has: is it another input?")
-        for record in read_source(sources[name], storage) if wanted else ():
+        records = read_source(sources[name], storage, labels=run.manifest().labels)
+        for record in records if wanted else ():
             detections = wanted.pop(record.index, None)
             if detections is None:
                 continue

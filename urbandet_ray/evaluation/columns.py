@@ -101,7 +101,7 @@ def _checked(
         ):
             unknown = set(class_ids.tolist()) - known
             if unknown:
-                raise LabelError(_unknown_class(row.frame_key, what, min(unknown), labels))
+                raise LabelError(_unknown_class(row, what, min(unknown), labels))
         if not np.isfinite(row.truth.boxes_xyxy).all():
             raise InputError(
                 f"the truth of frame {row.frame_key!r} has a box that is not finite: "
@@ -110,14 +110,15 @@ def _checked(
         yield row, row.truth
 
 
-def _unknown_class(frame_key: str, what: str, class_id: int, labels: LabelMap) -> str:
+def _unknown_class(row: DetectionRow, what: str, class_id: int, labels: LabelMap) -> str:
     known = ", ".join(f"{known_id} {name}" for known_id, name in labels.names.items())
-    remedy = (
-        "give the label map the truth records were made with"
-        if what == "truth"
-        else "map the model's classes to those of the label map (a class mapping)"
-    )
+    said, remedy = "", "map the model's classes to those of the label map (a class mapping)"
+    if what == "truth" and row.truth is not None:
+        remedy = "give the label map the truth records were made with"
+        place = row.truth.class_ids.tolist().index(class_id)
+        if text := row.truth.class_texts[place]:
+            said = f" (class/text {text!r})"
     return (
-        f"the {what} of frame {frame_key!r} has class id {class_id}, "
+        f"the {what} of frame {row.frame_key!r} has class id {class_id}{said}, "
         f"the label map has {known}: {remedy}"
     )

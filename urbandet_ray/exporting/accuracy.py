@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from urbandet_ray.errors import InputError, RecordError
 from urbandet_ray.evaluation import Metrics, evaluate
 from urbandet_ray.frames import Frame, Image
+from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.detector import Detector
 from urbandet_ray.records.images import decode_frame
 from urbandet_ray.records.sources import Record, Source, list_sources, read_source
@@ -37,9 +38,15 @@ def has_labels(sources: Sequence[Source], storage: Storage) -> bool:
     return False
 
 
-def decoded(source: Source, storage: Storage) -> Iterator[tuple[Record, Frame, Image]]:
-    """A source's records with their frames and images; bad ones are left out."""
-    for record in read_source(source, storage):
+def decoded(
+    source: Source, storage: Storage, labels: LabelMap | None = None
+) -> Iterator[tuple[Record, Frame, Image]]:
+    """A source's records with their frames and images; bad ones are left out.
+
+    Args:
+        labels: turns class texts into ids; None takes the records' numbers.
+    """
+    for record in read_source(source, storage, labels=labels):
         if record.frame is None:
             continue
         try:
@@ -60,7 +67,7 @@ def _results(detector: Detector, data: str, storage: Storage) -> Iterator[Detect
         waiting.clear()
 
     for source in list_sources(data, storage):
-        for record, frame, image in decoded(source, storage):
+        for record, frame, image in decoded(source, storage, detector.labels):
             if frame.truth is None:
                 raise InputError(f"{record.uri}, record {record.index} carries no labels")
             waiting.append((source.name, record.index, frame, image))

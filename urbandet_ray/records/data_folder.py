@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from urbandet_ray.errors import InputError, NotFoundError
 from urbandet_ray.label_files import read_labels
-from urbandet_ray.labels import STREET_LABELS, LabelMap
+from urbandet_ray.labels import LabelMap
 from urbandet_ray.phrases import some_of
 from urbandet_ray.records.source import Source
 from urbandet_ray.records.sources import (
@@ -100,11 +100,6 @@ class DataFolder:
         """Those that are there, by "train", "val" and "test"."""
         parts = {"train": self.train, "val": self.val, "test": self.test}
         return {name: part for name, part in parts.items() if part is not None}
-
-    @property
-    def classes(self) -> LabelMap:
-        """Names to show: those of the label map, else the course's."""
-        return self.labels or STREET_LABELS
 
     def for_training(self) -> tuple[SplitFolder, SplitFolder]:
         """The parts to train on and to validate with.

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from urbandet_ray.boxes import boxes_from_yxyx_norm, boxes_to_yxyx_norm, clip_boxes
 from urbandet_ray.errors import RecordError
 from urbandet_ray.frames import Frame, Truth
+from urbandet_ray.labels import LabelMap
 from urbandet_ray.phrases import some_of
+from urbandet_ray.records.class_column import class_ids_of
 from urbandet_ray.records.example_proto import example_class
 from urbandet_ray.records.images import encode_png, image_size
 from urbandet_ray.records.label_columns import (
@@ -34,17 +36,21 @@ from urbandet_ray.records.label_faults import usable_rows
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
-def frame_from_example(data: bytes, *, default_key: str, segment: str) -> Frame:
+def frame_from_example(
+    data: bytes, *, default_key: str, segment: str, labels: LabelMap | None = None
+) -> Frame:
     """Read a frame; labels that cannot be used are left out (see frame_and_problems_from_example).
 
     Raises:
         RecordError: not-an-example, or no-image-key.
     """
-    return frame_and_problems_from_example(data, default_key=default_key, segment=segment)[0]
+    return frame_and_problems_from_example(
+        data, default_key=default_key, segment=segment, labels=labels
+    )[0]
 
 
 def frame_and_problems_from_example(
-    data: bytes, *, default_key: str, segment: str
+    data: bytes, *, default_key: str, segment: str, labels: LabelMap | None = None
 ) -> tuple[Frame, tuple[str, ...]]:
     """Read a frame and what is wrong with its labels; the frame can be inferred all the same.
 
@@ -57,6 +63,7 @@ def frame_and_problems_from_example(
         data: a serialised tf.train.Example.
         default_key: the frame_key where the record names its frame only by the file it is in.
         segment: the drive.
+        labels: turns class texts into ids (class_column.py); None takes the numbers.
 
     Returns:
         The frame, and "reason: detail" a problem: bad-labels (no truth), odd-column,
@@ -81,7 +88,7 @@ def frame_and_problems_from_example(
         encoded=encoded,
         format=image_format,
         size_wh=size_wh,
-        truth=_read_truth(features, size_wh, problems),
+        truth=_read_truth(features, size_wh, labels, problems),
         camera=_text(_only(features, "image/camera", "bytes")),
         timestamp_us=_only(features, "image/timestamp_us", "int64"),
     )
@@ -126,13 +133,14 @@ def example_from_frame(frame: Frame, source_name: str = "") -> bytes:
     return serialised
 
 
-def repaired_example(data: bytes) -> bytes:
-    """An Example whose object columns are what was read of them: no odd column, no useless box.
+def repaired_example(data: bytes, labels: LabelMap | None = None) -> bytes:
+    """An Example whose object columns are what was read of them: no odd column, no useless box, and
+    the numbers that the label map has for the class texts.
 
     Raises:
         RecordError: not-an-example, or no-image-key.
     """
-    frame = frame_from_example(data, default_key="", segment="")
+    frame = frame_from_example(data, default_key="", segment="", labels=labels)
     example = example_class()()
     example.ParseFromString(data)
     feature = example.features.feature
@@ -209,7 +217,10 @@ def _format_and_size(
 
 
 def _read_truth(
-    features: Mapping[str, Any], size_wh: tuple[int, int] | None, problems: list[str]
+    features: Mapping[str, Any],
+    size_wh: tuple[int, int] | None,
+    labels: LabelMap | None,
+    problems: list[str],
 ) -> Truth | None:
     if not any(key.startswith(OBJECT) for key in features):
         return None
@@ -224,10 +235,7 @@ def _read_truth(
         return None
     n = len(boxes_norm)
     texts = tuple(_text(text) for text in columns["class/text"]) or ("",) * n
-    ids = columns["class/label"]
-    if n and not len(ids):
-        problems.append(f"no-class-id: {n} boxes have no image/object/class/label; their id is 0")
-        ids = np.zeros(n, np.int32)
+    ids = class_ids_of(texts, columns["class/label"], labels, problems)
     truth = Truth.of(
         clip_boxes(boxes_from_yxyx_norm(boxes_norm, size_wh), size_wh),
         ids,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urbandet_ray.boxes import Boxes
+from urbandet_ray.records.class_column import FROM_ZERO, OTHER_NUMBER, UNKNOWN_TEXT
 from urbandet_ray.records.label_columns import BBOX
 
 SHARES_MAX = 2.0
@@ -30,6 +31,21 @@ _KINDS = {
     "box-not-finite": ("are not finite", "look for a division by zero where they were written"),
 }
 
+_CLASS_KINDS = {
+    UNKNOWN_TEXT: (
+        "have a class text that the label map does not have, so they are of no class",
+        "add the class to the label map, or write the text as it stands there",
+    ),
+    OTHER_NUMBER: (
+        "have a class/label that is another class's number than their class/text",
+        "the text decides, as in the OD API; use the label map that the records were made with, "
+        "if the texts are not what you mean",
+    ),
+    FROM_ZERO: (
+        "have a class/label that is one less than the label map's number",
+        "the text decides, as in the OD API, so nothing has to be done",
+    ),
+}
 _COLUMN_KINDS = {
     "odd-column": "columns of another kind or length than the OD API's",
     "bad-labels": "frames' labels, which cannot be read",
@@ -52,7 +68,7 @@ class LabelFaults:
         """Count the boxes among a record's problems; `place` names the record."""
         for problem in problems:
             reason, _, detail = problem.partition(": ")
-            if reason in _KINDS or reason in _COLUMN_KINDS:
+            if reason in _KINDS or reason in _COLUMN_KINDS or reason in _CLASS_KINDS:
                 self.counts[reason] += 1
                 self.examples.setdefault(reason, f"{place}: {detail}")
 
@@ -70,8 +86,19 @@ class LabelFaults:
         examples.pop(_PERCENT)
         return LabelFaults(counts, examples)
 
+    def class_lines(self) -> list[str]:
+        """A line a kind of boxes whose class text and number do not agree."""
+        counts = self.counts.copy()
+        if counts[OTHER_NUMBER]:  # some of the numbers of another map are one less by chance
+            counts[OTHER_NUMBER] += counts.pop(FROM_ZERO, 0)
+        return [
+            f"{counts[reason]:,} boxes {what} ({self.examples[reason]}): {cure}"
+            for reason, (what, cure) in _CLASS_KINDS.items()
+            if counts[reason]
+        ]
+
     def to_lines(self) -> list[str]:
-        """A line a kind: how many boxes, what they look like, where one is, what to do."""
+        """A line a kind of what is left out: how many boxes, how they look, where, what to do."""
         own = self.settled()
         return [
             *(

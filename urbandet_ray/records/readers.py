@@ -20,6 +20,7 @@ from urbandet_ray.errors import (
     RecordError,
 )
 from urbandet_ray.frames import Frame
+from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.bytestream import ByteStream, skip_bytes
 from urbandet_ray.records.example import frame_and_problems_from_example
 from urbandet_ray.records.images import MAX_PIXELS, sniff_format
@@ -39,7 +40,7 @@ _READ_THREADS = 8
 
 
 def read_tfrecord(
-    source: Source, storage: Storage, first_index: int, offset: int
+    source: Source, storage: Storage, first_index: int, offset: int, labels: LabelMap | None = None
 ) -> Iterator[Record]:
     """Records from a byte offset on; gzip cannot be entered midway and is unpacked up to there."""
     with ExitStack() as opened:
@@ -52,7 +53,7 @@ def read_tfrecord(
                 stream = decompress(stream)
                 skip_bytes(stream, offset)
         for raw in read_records(stream, first_index=first_index, offset=offset):
-            yield _parsed(raw, source)
+            yield _parsed(raw, source, labels)
 
 
 def _is_gzip(source: Source, storage: Storage) -> bool:
@@ -60,14 +61,14 @@ def _is_gzip(source: Source, storage: Storage) -> bool:
         return is_gzip(stream.read(HEADER_BYTES))
 
 
-def _parsed(record: Record, source: Source) -> Record:
+def _parsed(record: Record, source: Source, labels: LabelMap | None) -> Record:
     frame, error = None, record.error
     problems: tuple[str, ...] = ()
     if error is None:
         try:
             key = f"{source.segment}-{record.index:06d}"
             frame, problems = frame_and_problems_from_example(
-                record.raw, default_key=key, segment=source.segment
+                record.raw, default_key=key, segment=source.segment, labels=labels
             )
         except RecordError as bad:
             error = bad

@@ -10,6 +10,7 @@ from typing import Any
 from urbandet_ray.errors import RecordError
 from urbandet_ray.frames import Frame
 from urbandet_ray.labels import LabelMap
+from urbandet_ray.records.class_column import HARMLESS, NO_CLASS, UNKNOWN_TEXT
 from urbandet_ray.records.data_folder import DataFolder
 from urbandet_ray.records.images import decode_frame
 from urbandet_ray.records.label_faults import LabelFaults, settled_reason
@@ -131,7 +132,7 @@ def validate(
         if progress is not None:
             progress(done, len(data.sources))
     problems = [replace(one, reason=settled_reason(one.reason, faults.counts)) for one in problems]
-    notes = faults.to_lines()
+    notes = faults.to_lines() + faults.class_lines()
     if "train" in looks and "val" in looks:
         leaks = find_leaks(looks["train"], looks["val"])
         problems += _leak_problems(leaks, data.parts["val"].uri)
@@ -155,7 +156,7 @@ def _check_source(
     good = bad = 0
     problems: list[Problem] = []
     first_with_key: dict[str, int] = {}
-    for record in read_source(source, storage):
+    for record in read_source(source, storage, labels=labels):
         found = _check_record(record, source, labels)
         faults.add(record.problems, f"{record.uri} record {record.index}")
         if record.frame is not None:
@@ -188,7 +189,8 @@ def _check_record(record: Record, source: Source, labels: LabelMap | None) -> li
             problems.append(_problem(record, "exif-turn", f"EXIF orientation {turn}; {_AS_STORED}"))
         for complaint in record.problems:
             reason, _, detail = complaint.partition(": ")
-            problems.append(_problem(record, reason, detail))
+            if reason not in HARMLESS:
+                problems.append(_problem(record, reason, detail))
     if labels is not None:
         problems += _unknown_classes(record, record.frame, labels)
     return problems
@@ -198,11 +200,12 @@ def _unknown_classes(record: Record, frame: Frame, labels: LabelMap) -> list[Pro
     if frame.truth is None:
         return []
     counts = Counter(frame.truth.class_ids.tolist())
+    told = {NO_CLASS} if any(one.startswith(UNKNOWN_TEXT) for one in record.problems) else set()
     known = ", ".join(f"{class_id} {name}" for class_id, name in labels.names.items())
     return [
         _problem(record, "unknown-class", f"{count} boxes of class {class_id}; the map has {known}")
         for class_id, count in sorted(counts.items())
-        if class_id not in labels.names
+        if class_id not in labels.names and class_id not in told
     ]
 
 

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import Literal, TypeVar
 
 from urbandet_ray.errors import ArchivedError, InputError, RecordError
+from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.bytestream import read_exactly
 from urbandet_ray.records.readers import read_images, read_tfrecord, read_video
 from urbandet_ray.records.source import Record, Source, SourceKind
@@ -110,7 +111,12 @@ def listed_together(base: str, sources: Iterable[Source]) -> list[Source]:
 
 
 def read_source(
-    source: Source, storage: Storage, *, first_index: int = 0, offset: int = 0
+    source: Source,
+    storage: Storage,
+    *,
+    first_index: int = 0,
+    offset: int = 0,
+    labels: LabelMap | None = None,
 ) -> Iterator[Record]:
     """Read a source's records in order, bad ones included; stop early by closing the iterator.
 
@@ -119,6 +125,7 @@ def read_source(
         storage: reads it.
         first_index: index of the first record wanted.
         offset: that record's offset, from an earlier Record (`offset` or `next_offset`).
+        labels: turns class texts into ids (class_column.py); None takes the records' numbers.
 
     A file in an archive is one bad record, "archived-file": the rest of the input can be read.
 
@@ -127,7 +134,7 @@ def read_source(
     """
     index, end = first_index, offset
     try:
-        for record in _records_of(source, storage, first_index, offset):
+        for record in _records_of(source, storage, first_index, offset, labels):
             index, end = record.index + 1, record.next_offset
             yield record
     except ArchivedError as error:
@@ -138,10 +145,10 @@ def read_source(
 
 
 def _records_of(
-    source: Source, storage: Storage, first_index: int, offset: int
+    source: Source, storage: Storage, first_index: int, offset: int, labels: LabelMap | None
 ) -> Iterator[Record]:
     if source.kind == "tfrecord":
-        return read_tfrecord(source, storage, first_index, offset)
+        return read_tfrecord(source, storage, first_index, offset, labels)
     if source.kind == "images":
         return read_images(source, storage, first_index)
     return read_video(source, storage, first_index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from urbandet_ray.boxes import box_areas
 from urbandet_ray.errors import RecordError
 from urbandet_ray.frames import Frame
 from urbandet_ray.labels import LabelMap
+from urbandet_ray.records.class_column import labels_of_texts, renumbered
 from urbandet_ray.records.data_folder import DataFolder
 from urbandet_ray.records.images import image_size
 from urbandet_ray.records.label_faults import LabelFaults
@@ -68,6 +70,7 @@ class DataStatistics:
         image_sizes: frames by "width x height"; "unknown" where no header tells.
         left_out: boxes that cannot be used and columns that cannot be read, by reason.
         faults: the same in words, a line a kind.
+        class_notes: boxes whose class text and number do not agree, a line a kind.
     """
 
     uri: str
@@ -80,6 +83,7 @@ class DataStatistics:
     image_sizes: dict[str, int]
     left_out: dict[str, int]
     faults: tuple[str, ...]
+    class_notes: tuple[str, ...]
 
     @property
     def boxes(self) -> int:
@@ -102,6 +106,7 @@ class DataStatistics:
             f"boxes a frame: {least:g} least, {median:g} median, {most:g} most",
         ]
         lines += [f"left out: {line}" for line in self.faults]
+        lines += self.class_notes
         if self.classes:
             heads = ["id", "class", "boxes", "frames", "small", "medium", "large"]
             heads += ["side px p10/50/90", "aspect p10/50/90"]
@@ -132,7 +137,7 @@ def statistics(
     """
     tally = _Tally()
     for done, source in enumerate(data.sources, start=1):
-        for record in read_source(source, storage):
+        for record in read_source(source, storage, labels=labels):
             if record.frame is None:
                 tally.bad_records += 1
             else:
@@ -153,9 +158,7 @@ class _Tally:
     boxes_per_frame: list[int] = field(default_factory=list)
     frames: int = 0
     boxes: list[NDArray[np.float32]] = field(default_factory=list)
-    class_ids: list[NDArray[np.int32]] = field(default_factory=list)
-    frames_with: Counter[int] = field(default_factory=Counter)
-    texts: dict[int, str] = field(default_factory=dict)
+    columns: list[tuple[NDArray[np.int32], tuple[str, ...]]] = field(default_factory=list)
     faults: LabelFaults = field(default_factory=LabelFaults)
 
     def add(self, frame: Frame) -> None:
@@ -167,17 +170,19 @@ class _Tally:
             return
         self.boxes_per_frame.append(len(truth))
         self.boxes.append(truth.boxes_xyxy)
-        self.class_ids.append(truth.class_ids)
-        ids = truth.class_ids.tolist()
-        self.frames_with.update(set(ids))
-        for class_id, text in zip(ids, truth.class_texts, strict=True):
-            if text:
-                self.texts.setdefault(class_id, text)
+        self.columns.append((truth.class_ids, truth.class_texts))
 
     def total(self, uri: str, labels: LabelMap | None) -> DataStatistics:
         boxes = np.concatenate([np.zeros((0, 4), np.float32), *self.boxes])
-        class_ids = np.concatenate([np.zeros(0, np.int32), *self.class_ids])
-        listed: Iterable[int] = {*self.frames_with, *(labels.names if labels else ())}
+        ids = [numbers for numbers, _ in self.columns]
+        if labels is None:
+            pairs = (zip(one.tolist(), texts, strict=True) for one, texts in self.columns)
+            labels = labels_of_texts(chain.from_iterable(pairs))
+            if labels is not None:
+                ids = [renumbered(one, texts, labels) for one, texts in self.columns]
+        class_ids = np.concatenate([np.zeros(0, np.int32), *ids])
+        frames_with = Counter(class_id for each in ids for class_id in np.unique(each).tolist())
+        listed: Iterable[int] = {*frames_with, *(labels.names if labels else ())}
         counts = self.boxes_per_frame or [0]
         return DataStatistics(
             uri=uri,
@@ -187,31 +192,32 @@ class _Tally:
             bad_records=self.bad_records,
             boxes_per_frame=(float(min(counts)), float(np.median(counts)), float(max(counts))),
             classes=tuple(
-                self._one_class(class_id, boxes[class_ids == class_id], labels)
+                _one_class(class_id, boxes[class_ids == class_id], frames_with[class_id], labels)
                 for class_id in sorted(listed)
             ),
             image_sizes=dict(self.sizes.most_common()),
             left_out=dict(self.faults.settled().counts),
             faults=tuple(self.faults.to_lines()),
+            class_notes=tuple(self.faults.class_lines()),
         )
 
-    def _one_class(
-        self, class_id: int, boxes: NDArray[np.float32], labels: LabelMap | None
-    ) -> ClassStatistics:
-        areas = box_areas(boxes)
-        sides = boxes[:, 2:] - boxes[:, :2]
-        named = labels.names.get(class_id) if labels else None
-        return ClassStatistics(
-            class_id=class_id,
-            name=named or self.texts.get(class_id) or f"class {class_id}",
-            boxes=len(boxes),
-            frames=self.frames_with[class_id],
-            small=int((areas < SMALL_PX2).sum()),
-            medium=int(((areas >= SMALL_PX2) & (areas <= LARGE_PX2)).sum()),
-            large=int((areas > LARGE_PX2).sum()),
-            aspect_ratios=_percentiles(sides[:, 0] / sides[:, 1]),
-            sides_px=_percentiles(np.sqrt(areas)),
-        )
+
+def _one_class(
+    class_id: int, boxes: NDArray[np.float32], frames: int, labels: LabelMap | None
+) -> ClassStatistics:
+    areas = box_areas(boxes)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return ClassStatistics(
+        class_id=class_id,
+        name=labels.name_of(class_id) if labels else f"class {class_id}",
+        boxes=len(boxes),
+        frames=frames,
+        small=int((areas < SMALL_PX2).sum()),
+        medium=int(((areas >= SMALL_PX2) & (areas <= LARGE_PX2)).sum()),
+        large=int((areas > LARGE_PX2).sum()),
+        aspect_ratios=_percentiles(sides[:, 0] / sides[:, 1]),
+        sides_px=_percentiles(np.sqrt(areas)),
+    )
 
 
 def _percentiles(values: NDArray[np.float32]) -> tuple[float, float, float]:

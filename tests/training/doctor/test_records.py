@@ -53,17 +53,19 @@ def test_ids_beyond_num_classes(doctor: Doctor, data: Path, write_segment: Write
 
 
 def test_ids_the_label_map_does_not_know(doctor: Doctor, data: Path) -> None:
-    """Boxes of a class that has no name."""
+    """Boxes whose text is no class of it."""
     (data / "label_map.pbtxt").write_text(
         "item { id: 1 name: 'vehicle' } item { id: 2 name: 'pedestrian' }"
     )
-    errors = [one for one in doctor().findings if one.code == "class-not-in-label-map"]
+    errors = [one for one in doctor().findings if one.code == "class-text"]
+    assert {one.severity for one in errors} == {"error"}
     assert [one.place for one in errors] == [
         "train_input_reader.label_map_path",
         "eval_input_reader.label_map_path",
     ]
-    assert "8 boxes" in errors[0].what
-    assert "class id 3 (cyclist), the label map has 1, 2" in errors[0].what
+    assert "8 boxes have a class text that the label map does not have" in errors[0].what
+    assert "a 'cyclist', which the label map does not have; it has vehicle" in errors[0].what
+    assert errors[0].fix.startswith("add the class to the label map")
 
 
 def test_rare_and_absent_classes(doctor: Doctor, data: Path, write_segment: Write) -> None:

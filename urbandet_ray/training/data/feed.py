@@ -103,7 +103,7 @@ class Feed:
             self._plan.storage,
             Path(config.cache) if config.cache else cache_folder() / "records",
             num_classes=num_classes,
-            checks=Checks(masks=self._model.learns_masks),
+            checks=Checks(masks=self._model.learns_masks, labels=self._plan.labels),
             max_bad_records=config.max_bad_records,
             threads=self._threads,
         )

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urbandet_ray.errors import InputError, RunError, StorageError
+from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.example import repaired_example
 from urbandet_ray.records.source import Source
 from urbandet_ray.storage import Storage
@@ -73,8 +74,17 @@ class RecordIndex:
         bad: the records that are left out.
     """
 
-    def __init__(self, scans: Sequence[Scan], highest_id: int = 0) -> None:
-        """Put the scans together; `highest_id` is the least number of class columns less one."""
+    def __init__(
+        self, scans: Sequence[Scan], highest_id: int = 0, labels: LabelMap | None = None
+    ) -> None:
+        """Put the scans together.
+
+        Args:
+            scans: a worker's slices, checked with `labels`.
+            highest_id: the least number of columns of `class_presence`, less one.
+            labels: turns class texts into ids; None takes the records' numbers.
+        """
+        self._labels = labels
         self.sources = tuple(scan.source for scan in scans)
         self.paths = tuple(scan.path for scan in scans)
         self.bad = tuple(bad for scan in scans for bad in scan.bad)
@@ -109,7 +119,7 @@ class RecordIndex:
                 f"{path} ends within record {self.record_numbers[i]}: it changed since the run "
                 "began; leave the records as they are while a run reads them"
             )
-        return repaired_example(data) if self.odd[i] else data
+        return repaired_example(data, self._labels) if self.odd[i] else data
 
 
 def build_index(
@@ -147,7 +157,7 @@ def build_index(
     if num_classes is not None:
         for one in scans:
             _check_ids(one, num_classes)
-    index = RecordIndex(scans, num_classes or 0)
+    index = RecordIndex(scans, num_classes or 0, checks.labels)
     if len(index.bad) > max_bad_records:
         raise RunError(_too_many(index.bad, max_bad_records))
     return index
@@ -173,7 +183,7 @@ def _check_ids(scan: Scan, num_classes: int) -> None:
     cure = (
         f"set num_classes to {class_id} or more"
         if class_id > 0
-        else "write image/object/class/label, ids from 1"
+        else "the label map has no such class/text, or there is none and no class/label from 1"
     )
     raise InputError(
         f"{scan.source.uri} record {number} has a box of class id {class_id}; the model takes ids "

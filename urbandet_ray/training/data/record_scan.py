@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from urbandet_ray.errors import RecordError
 from urbandet_ray.frames import Frame
+from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.bytestream import CHUNK_BYTES, read_exactly
+from urbandet_ray.records.class_column import RESOLVED
 from urbandet_ray.records.example import frame_and_problems_from_example
 from urbandet_ray.records.images import decode_frame, decode_image, image_size
 from urbandet_ray.records.label_columns import ODD_COLUMN
@@ -71,10 +73,12 @@ class Checks:
     Attributes:
         images: every image is decoded once, not only its header read.
         masks: instance masks are used, so they have to be pictures of the image's size.
+        labels: turns class texts into ids; None takes the numbers.
     """
 
     images: bool = True
     masks: bool = False
+    labels: LabelMap | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +150,10 @@ def check_record(data: bytes, source: Source, index: int, checks: Checks) -> Che
         RecordError: it can't be: no Example, no image, undecodable, columns that do not fit.
     """
     frame, problems = frame_and_problems_from_example(
-        data, default_key=f"{source.segment}-{index:06d}", segment=source.segment
+        data,
+        default_key=f"{source.segment}-{index:06d}",
+        segment=source.segment,
+        labels=checks.labels,
     )
     reasons = {reason: detail for reason, _, detail in (one.partition(": ") for one in problems)}
     if "bad-labels" in reasons:
@@ -160,7 +167,7 @@ def check_record(data: bytes, source: Source, index: int, checks: Checks) -> Che
     if checks.masks:
         _check_masks(frame)
     ids = frame.truth.class_ids
-    return Checked(np.unique(ids), len(ids), ODD_COLUMN in reasons)
+    return Checked(np.unique(ids), len(ids), not reasons.keys().isdisjoint({ODD_COLUMN, *RESOLVED}))
 
 
 def _check_masks(frame: Frame) -> None:

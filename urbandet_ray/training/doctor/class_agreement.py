@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from urbandet_ray.records.class_column import NO_CLASS, UNKNOWN_TEXT
 from urbandet_ray.training.doctor.case import Case, setting
 from urbandet_ray.training.doctor.findings import Finding
 
@@ -96,7 +97,9 @@ def _check_known(case: Case) -> Iterator[Finding]:
         if split is None:
             continue
         for class_id, count in split.boxes_of.items():
-            if class_id not in case.labels.names:
+            if class_id not in case.labels.names and not (
+                class_id == NO_CLASS and split.faults.counts[UNKNOWN_TEXT]
+            ):
                 yield case.finding(
                     "error",
                     "class-not-in-label-map",

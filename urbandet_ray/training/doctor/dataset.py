@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from urbandet_ray.boxes import Boxes
 from urbandet_ray.errors import RecordError
 from urbandet_ray.frames import Frame
+from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.images import image_size
 from urbandet_ray.records.label_columns import OBJECT
 from urbandet_ray.records.label_faults import LabelFaults
@@ -109,18 +110,21 @@ class _Tally:
                 self.names.setdefault(class_id, text)
 
 
-def read_split(uris: Sequence[str], sources: Sequence[Source], storage: Storage) -> DataSplit:
+def read_split(
+    uris: Sequence[str], sources: Sequence[Source], storage: Storage, labels: LabelMap | None
+) -> DataSplit:
     """Read the labels of all records; unreadable ones are passed over.
 
     Args:
         uris: where the sources come from, for messages.
+        labels: turns class texts into ids; None takes the records' numbers.
 
     Raises:
         StorageError: a source cannot be read.
     """
     tally = _Tally()
     for source in sources:
-        for record in read_source(source, storage):
+        for record in read_source(source, storage, labels=labels):
             if record.frame is not None:
                 tally.add(record, record.frame)
     return DataSplit(

@@ -73,13 +73,14 @@ def examine(
     """
     config = pipeline.message
     given = dict(zip(("train", "val"), data.for_training(), strict=True)) if data else {}
+    labels = data.labels if data and data.labels else _read_labels(config, storage)
     case = Case(
         pipeline,
         steps=steps or int(config.train_config.num_steps),
         workers=workers,
-        labels=data.labels if data and data.labels else _read_labels(config, storage),
-        train=_read("train", config, given, storage),
-        val=_read("val", config, given, storage),
+        labels=labels,
+        train=_read("train", config, given, storage, labels),
+        val=_read("val", config, given, storage, labels),
     )
     made = Examination(case, Path(pipeline.name).parent, storage, data, steps)
     return replace(made, findings=_findings(made))
@@ -114,16 +115,20 @@ def _findings(one: Examination) -> tuple[Finding, ...]:
 
 
 def _read(
-    split: str, config: Any, given: dict[str, SplitFolder], storage: Storage
+    split: str,
+    config: Any,
+    given: dict[str, SplitFolder],
+    storage: Storage,
+    labels: LabelMap | None,
 ) -> DataSplit | None:
     """The split, or None where the config's own paths can't be read: check_paths says so."""
     if split in given:
-        return read_split(given[split].patterns, given[split].records, storage)
+        return read_split(given[split].patterns, given[split].records, storage, labels)
     readers = [config.train_input_reader] if split == "train" else list(config.eval_input_reader)
     uris = [path for one in readers for path in one.tf_record_input_reader.input_path]
     try:
         sources = [source for uri in uris for source in records_at(uri, storage)]
-        return read_split(uris, sources, storage) if uris else None
+        return read_split(uris, sources, storage, labels) if uris else None
     except UrbandetError:
         return None
 

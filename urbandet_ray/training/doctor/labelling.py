@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from urbandet_ray.records.class_column import OTHER_NUMBER, UNKNOWN_TEXT
 from urbandet_ray.training.doctor.case import Case
 from urbandet_ray.training.doctor.dataset import DataSplit
-from urbandet_ray.training.doctor.findings import Edit, Finding
+from urbandet_ray.training.doctor.findings import Edit, Finding, Severity
 
 _MOST_LEFT_OUT = 0.05
 _TASKS = {
@@ -25,6 +26,7 @@ def check_labelling(case: Case) -> Iterator[Finding]:
         if split is None:
             continue
         yield from _check_faults(case, split, reader)
+        yield from _check_texts(case, split, reader)
         yield from _check_turns(case, split, reader)
         if split.keypoints and not _tasks_of(case):
             yield case.finding(
@@ -78,6 +80,19 @@ def _check_faults(case: Case, split: DataSplit, reader: str) -> Iterator[Finding
             f"{split.uri}: {line}; {kept:,} boxes are left",
             "mend the records; `urbandet data validate` lists each",
         )
+
+
+def _check_texts(case: Case, split: DataSplit, reader: str) -> Iterator[Finding]:
+    """Class texts that are no class, and numbers that are not their texts'."""
+    counts, place = split.faults.counts, f"{reader}.label_map_path"
+    lines = split.faults.class_lines()
+    if counts[UNKNOWN_TEXT]:
+        severity: Severity = "error"
+    else:
+        severity = "warning" if counts[OTHER_NUMBER] else "note"
+    for line in lines:
+        told, _, cure = line.rpartition("): ")
+        yield case.finding(severity, "class-text", place, f"{split.uri}: {told})", cure)
 
 
 def _check_turns(case: Case, split: DataSplit, reader: str) -> Iterator[Finding]:
