@@ -5,17 +5,33 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 
 from urbandet_ray.config.sizing import lacking_room, worker_bundle
-from urbandet_ray.errors import RunError, UrbandetError
+from urbandet_ray.errors import RunError, UrbandetError, first_line
 from urbandet_ray.models.odapi import KERAS_2
 from urbandet_ray.training.plan import TrainPlan
 
 _LOOK_EVERY_S = 0.5
 _LINES_OF_A_FAILURE = 12
+_PARTS_OF_A_TRACE = 4
+_TRACED = "in user code:"
+"""How TensorFlow begins an error of a function that it traces; the function's lines follow."""
+_PASSING = frozenset(
+    {
+        "AbortedError",
+        "CancelledError",
+        "DeadlineExceededError",
+        "FailedPreconditionError",
+        "InternalError",
+        "UnavailableError",
+        "UnknownError",
+    }
+)
+"""TensorFlow's errors of a connection, or a device, that broke."""
 
 
 def run_workers(
@@ -150,9 +166,35 @@ def train_on_worker(settings: dict[str, Any]) -> None:
         place.notice({"kind": "start", "workers": world, "threads": place.threads})
     try:
         train(plan, place)
-    except UrbandetError as error:
-        ray.get(notices.post.remote({"kind": "failure", "text": str(error)}))
+    except Exception as error:
+        if (text := failure_text(error)) is not None:
+            ray.get(notices.post.remote({"kind": "failure", "text": text}))
         raise
+
+
+def failure_text(error: Exception) -> str | None:
+    """What to tell of an error that would be the same on every try; None where a try may help.
+
+    A worker that is lost ends without an error of its own. The others see their connection to it
+    break, which TensorFlow tells by these errors.
+    """
+    import ray
+
+    if isinstance(error, UrbandetError):
+        return str(error)
+    kind = type(error).__name__
+    broken = kind in _PASSING or "ollective op" in str(error)
+    if broken or isinstance(error, OSError | ray.exceptions.RayError):
+        return None
+    said, trace = first_line(error), "".join(traceback.format_exception(error)[-_PARTS_OF_A_TRACE:])
+    if said == _TRACED:
+        trace = str(error)
+        said = trace.strip().rpartition("\n")[2].strip().removeprefix(f"{kind}: ")
+    trace = trace.rstrip().replace("\n", "\n  ")
+    return (
+        f"training stopped with {kind}: {said}. The same would happen on every try, "
+        f"so it was not tried again. Where it happened:\n  {trace}"
+    )
 
 
 def _notices_class() -> Any:
