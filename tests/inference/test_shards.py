@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from drives import make_frame, write_drive
+from small_videos import damage_packet, write_video, zeroed
 
 from urbandet_ray.config import ShardConfig
 from urbandet_ray.inference.shards import (
@@ -18,7 +19,7 @@ from urbandet_ray.inference.shards import (
 )
 from urbandet_ray.inference.source_reader import pack, unpack
 from urbandet_ray.records.sources import Source, list_sources
-from urbandet_ray.runs.run_folder import Marker
+from urbandet_ray.runs.run_folder import Marker, unfinished_sources
 from urbandet_ray.storage import Storage
 
 STORAGE = Storage()
@@ -107,6 +108,21 @@ def test_resume_point_stops_at_the_first_gap(tmp_path: Path) -> None:
     assert resume_point({}) == (0, 0)
     assert resume_point({0: markers[0], 8: markers[8]}) == (4, whole[0].next_offset)
     assert resume_point(markers) is None
+
+
+@pytest.mark.parametrize("frames", [3, 5, 13, 14])
+def test_shards_of_a_damaged_video_join(tmp_path: Path, frames: int) -> None:
+    """Frames 13 to 19 are one bad record; wherever a shard ends, the next begins there."""
+    path = damage_packet(write_video(tmp_path / "a.mp4"), 13, zeroed)
+    (tmp_path / "a.mp4").unlink()
+    rule = CutRule(frames, 1 << 20)
+    whole = shards_of(path, rule)
+    markers = [marker(shard) for shard in whole]
+    assert unfinished_sources(markers, 1) == 0
+    indexes = [record.index for shard in whole for record in shard.records]
+    assert indexes == [*range(14), *range(20, 40)]
+    done = {one.first_index: one for one in markers[:-2]}
+    assert [s.name for s in shards_of(path, rule, done)] == [s.name for s in whole[-2:]]
 
 
 def test_a_small_input_makes_small_shards(tmp_path: Path) -> None:

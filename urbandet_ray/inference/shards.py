@@ -123,16 +123,15 @@ def read_shards(
     start = resume_point(done)
     if start is None:
         return
-    index, offset = start
-    read = read_source(source, storage, first_index=index, offset=offset)
+    read = read_source(source, storage, first_index=start[0], offset=start[1])
     records = (_lighten(record, rule.keep_truth) for record in read)
     clock = time.perf_counter()
     for cut_records, last in cut(records, rule, order):
         group = cut_records or (_empty(source),)
-        first = group[0].index
-        if first not in done:
+        if start[0] not in done:
             read_s = time.perf_counter() - clock
-            yield _shard(source, order, group, last, read_s)
+            yield _shard(source, order, start, group, last, read_s)
+        start = group[-1].index + 1, group[-1].next_offset
         clock = time.perf_counter()
 
 
@@ -142,19 +141,25 @@ def _empty(source: Source) -> Record:
 
 
 def _shard(
-    source: Source, order: int, group: tuple[Record, ...], last: bool, read_s: float
+    source: Source,
+    order: int,
+    start: tuple[int, int],
+    group: tuple[Record, ...],
+    last: bool,
+    read_s: float,
 ) -> Shard:
-    first, end = group[0], group[-1]
+    """A shard begins where the one before it ended, as records may lack between the two."""
+    end = group[-1]
     return Shard(
         source=source.name,
         source_order=order,
-        first_index=first.index,
+        first_index=start[0],
         next_index=end.index + 1,
-        first_offset=first.offset,
+        first_offset=start[1],
         next_offset=end.next_offset,
         last=last,
         records=group,
-        extent=share_of(source, first.offset, end.next_offset, last),
+        extent=share_of(source, start[1], end.next_offset, last),
         read_s=read_s,
     )
 

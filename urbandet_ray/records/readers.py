@@ -1,16 +1,12 @@
-"""Reads the records of one source, in order and streamed: a TFRecord file, images, a video."""
+"""Reads the records of one source, in order and streamed: a TFRecord file, or images."""
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
-from typing import Any
-
-import numpy as np
+from pathlib import PurePosixPath
 
 from urbandet_ray.errors import (
     AccessError,
@@ -23,7 +19,7 @@ from urbandet_ray.frames import Frame
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.bytestream import ByteStream, skip_bytes
 from urbandet_ray.records.example import frame_and_problems_from_example
-from urbandet_ray.records.images import MAX_PIXELS, sniff_format
+from urbandet_ray.records.images import sniff_format
 from urbandet_ray.records.source import Record, Source
 from urbandet_ray.records.tfrecord import (
     HEADER_BYTES,
@@ -113,63 +109,3 @@ def _read_image_file(info: FileInfo, storage: Storage) -> bytes:
             return stream.read()
     except (NotFoundError, AccessError, ArchivedError, ConflictError) as error:
         raise RecordError("unreadable-file", str(error)) from error
-
-
-def read_video(source: Source, storage: Storage, first_index: int) -> Iterator[Record]:
-    """Decoded frames from `first_index` on; what comes before is decoded and dropped.
-
-    A video that breaks midway ends with one error record: "bad-video" or "truncated-video".
-    """
-    import av
-
-    with ExitStack() as opened:
-        path = _local_video(source, storage, opened)
-        index = 0
-        try:
-            container = opened.enter_context(av.open(path))
-            if not container.streams.video:
-                raise RecordError("bad-video", f"{source.uri} has no video stream")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            for picture in container.decode(stream):
-                if index >= first_index:
-                    yield _video_record(picture, index, source)
-                index += 1
-            if stream.frames - index > max(5, stream.frames // 20):
-                raise RecordError(
-                    "truncated-video",
-                    f"{source.uri} ends after {index} frames; its header says {stream.frames}",
-                )
-        except (av.FFmpegError, RecordError) as error:
-            bad = error if isinstance(error, RecordError) else _bad_video(source, index, error)
-            at = max(index, first_index)
-            yield Record(at, at, at + 1, b"", bad, uri=source.uri)
-
-
-def _bad_video(source: Source, index: int, error: Exception) -> RecordError:
-    return RecordError("bad-video", f"{source.uri} cannot be decoded at frame {index}: {error}")
-
-
-def _local_video(source: Source, storage: Storage, opened: ExitStack) -> str:
-    """A path FFmpeg can seek in; removed with `opened` where it is a copy."""
-    if not is_remote(source.uri):
-        storage.open_read(source.uri, 0, source.version).close()  # still the listed version
-        return source.uri
-    folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="urbandet-video-"))
-    path = Path(folder) / f"video{PurePosixPath(source.uri).suffix}"
-    storage.open_read(source.uri, 0, source.version).close()
-    storage.download_file(source.uri, path)
-    return str(path)
-
-
-def _video_record(picture: Any, index: int, source: Source) -> Record:
-    if picture.width * picture.height > MAX_PIXELS:
-        raise RecordError("image-too-large", f"{source.uri}: {picture.width}x{picture.height}")
-    image = picture.to_ndarray(format="rgb24", threads=1)
-    turns = round(picture.rotation / 90) % 4
-    if turns:
-        image = np.rot90(image, turns)
-    pixels = image.tobytes()
-    size_wh = (image.shape[1], image.shape[0])
-    frame = Frame(f"{source.segment}-{index:06d}", source.segment, pixels, "raw", size_wh)
-    return Record(index, index, index + 1, pixels, frame=frame, uri=source.uri)

@@ -14,9 +14,10 @@ from typing import Literal, TypeVar
 from urbandet_ray.errors import ArchivedError, InputError, RecordError
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.bytestream import read_exactly
-from urbandet_ray.records.readers import read_images, read_tfrecord, read_video
+from urbandet_ray.records.readers import read_images, read_tfrecord
 from urbandet_ray.records.source import Record, Source, SourceKind
 from urbandet_ray.records.tfrecord import HEADER_BYTES, decompress, is_record_header
+from urbandet_ray.records.video_reader import VIDEO_ENDINGS, read_video
 from urbandet_ray.storage import FileInfo, Storage
 from urbandet_ray.uris import S3Location, has_glob, parse_uri, split_glob
 
@@ -25,17 +26,17 @@ __all__ = ["Record", "Source", "list_sources", "read_source", "spread"]
 Item = TypeVar("Item")
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm"})
+VIDEO_SUFFIXES = frozenset(f".{ending}" for ending in VIDEO_ENDINGS.split("|"))
 _TFRECORD_NAME = re.compile(r"tfrecord|\.tfrec(\.gz)?$|\.records?(-\d+-of-\d+)?(\.gz)?$", re.I)
 _OTHER_SUFFIX = re.compile(
     r"\.(txt|md|jsonl?|ya?ml|csv|pbtxt|config|py|sh|html|index|parquet|zip)$", re.I
 )
 _DATA_SUFFIX = re.compile(
-    r"(\.(tfrecords?|tfrec|records?))?(\.gz)?$|\.(mp4|mov|avi|mkv|webm|jpe?g|png)$", re.I
+    rf"(\.(tfrecords?|tfrec|records?))?(\.gz)?$|\.({VIDEO_ENDINGS}|jpe?g|png)$", re.I
 )
 _EXPECTED = (
     "TFRecord files, folders of images (.jpg, .jpeg, .png) "
-    "or videos (.mp4, .mov, .avi, .mkv, .webm)"
+    "or videos (.mp4, .mov, .avi, .mkv, .webm, .ts and others)"
 )
 Shape = Literal["file", "folder", "pattern"]
 """What a URI of data names."""
