@@ -42,8 +42,17 @@ def test_plain_list_counts_from_one_and_skips_placeholders() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("item { id: 0 name: 'a' }", r"item 1 \('a'\) has id 0, the background's: ids start at 1"),
-        ("item { id: -1 name: 'a' }", "has id -1: ids start at 1"),
+        (
+            "item { id: 0 name: 'a' }",
+            r"label map:1:1: item 1 \('a'\) has id 0: ids start at 1, 0 is the background's",
+        ),
+        ("# ours\nitem {}\n item { id: -1 name: 'a' }", r"label map:2:1: .* has no id, which is 0"),
+        ("item { id: 1 name: 'b' }\n item:\n{ id: -1 name: 'a' }", r"map:2:2: item 2 .* has id -1"),
+        ("item [{ id: 1 name: 'b' },\n { name: 'a' }]", r"label map:2:2: item 2 \('a'\) has no id"),
+        (
+            "item { id: 1 name: 'item {' keypoints { id: 2 } } item { id: 0 }",
+            r"label map:1:51: item 2 \('class 0'\) has id 0",
+        ),
         (
             "item {\n  id: 1\n  name: 'a'\nitem {\n  id: 2\n}\n",
             r"label map:4:1: .*no field named .item",
@@ -51,7 +60,6 @@ def test_plain_list_counts_from_one_and_skips_placeholders() -> None:
         ("item { id: 'one' name: 'a' }", r"label map:1:12: .*Couldn't parse integer: 'one'"),
         ("item { id: 1 name: 'a", r"label map:1:20: .*'a"),
         ("item { id: 1 label: 'a' }", r"label map:1:14: .*no field named .label"),
-        ("item { id: 3 }", "item 1 needs an id and a name"),
         ("model { ssd {} }", "neither a label_map.pbtxt"),
         ("", "neither a label_map.pbtxt"),
         ("???", "has no classes"),
@@ -109,11 +117,59 @@ def test_two_classes_of_one_name_are_told_apart() -> None:
     """By their `name` where that differs, else by their id."""
     items = [f"item {{ id: {n} name: 'm/{n}' display_name: 'bat' }}" for n in (1, 2)]
     labels = LabelMap.parse(" ".join(items))
-    assert labels.names == {1: "bat", 2: "bat (m/2)"}
-    assert labels.id_of("m/2") == 2
-    assert "'bat' is the name of two classes" in labels.remarks[0]
+    assert labels.names == {1: "bat (m/1)", 2: "bat"}
+    assert (labels.id_of("m/1"), labels.id_of("bat")) == (1, 2)
+    assert labels.remarks[0].startswith("'bat' is the name of two classes, and means id 2: id 1 is")
     labels = LabelMap.parse("item { id: 1 name: 'a' } item { id: 2 name: 'a' }")
-    assert labels.names == {1: "a", 2: "a (id 2)"}
+    assert labels.names == {1: "a (id 1)", 2: "a"}
+
+
+ITEM = "item {{ id: {} name: '{}' display_name: '{}' }}"
+
+
+@pytest.mark.parametrize(
+    ("items", "id_of_car"),
+    [
+        (((3, "car", "x"), (1, "car", "y")), 1),
+        (((3, "x", "car"), (1, "y", "car")), 1),
+        (((3, "x", "car"), (1, "car", "y")), 3),
+        (((3, "car", "x"), (1, "y", "car")), 3),
+        (((1, "car", "x"), (3, "car", "car"), (2, "z", "car")), 3),
+    ],
+)
+def test_a_text_of_several_items_means_what_the_od_api_takes(
+    items: tuple[tuple[int, str, str], ...], id_of_car: int
+) -> None:
+    """The higher of its last item by name and its last item by display name."""
+    labels = LabelMap.parse(" ".join(ITEM.format(*one) for one in items))
+    assert labels.ids_by_text["car"] == id_of_car
+    assert set(labels.names) == {one[0] for one in items}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ITEM.format(1, "m/1", "car"),
+        ITEM.format(1, "m/1", "car") + ITEM.format(2, "m/2", "car"),
+        "item { id: 0 name: 'background' } item { id: 1 name: 'car' }",
+        "item { id: 0 name: 'none' display_name: 'background' } item { id: 4 name: 'car' }",
+        "item { id: 1 name: 'car' } item { id: 1 name: 'van' } item { id: 1 name: 'bus' }",
+        ITEM.format(2, "x", "car") + ITEM.format(1, "y", "car") + "item { id: 5 }",
+    ],
+)
+def test_every_text_of_a_map_is_written_and_kept(text: str) -> None:
+    """A training's label map means what the data's own does, and a run's manifest too."""
+    labels = LabelMap.parse(text)
+    assert LabelMap.parse(labels.to_pbtxt()) == labels
+    assert LabelMap.from_dict(labels.to_dict()) == labels
+    assert labels != LabelMap(labels.names)
+
+
+def test_a_class_without_a_name_is_its_number() -> None:
+    """The OD API reads it: records with numbers alone need no names."""
+    labels = LabelMap.parse("item { id: 3 }\nitem { id: 4 name: 'car' }")
+    assert labels.names == {3: "class 3", 4: "car"}
+    assert labels.remarks == ("item 1 has no name: it is shown as 'class 3'",)
 
 
 def test_the_background_is_no_class() -> None:

@@ -6,6 +6,8 @@ last of several values, these classes keep all of them: so a reader can tell tha
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -13,7 +15,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _PACKAGE = "urbandet"
-_ITEM = (
+_FIELDS = (
     ("name", 1, _Field.TYPE_STRING, ""),
     ("id", 2, _Field.TYPE_INT32, ""),
     ("display_name", 3, _Field.TYPE_STRING, ""),
@@ -23,6 +25,34 @@ _ITEM = (
     ("frequency", 7, _Field.TYPE_ENUM, "LVISFrequency"),
     ("instance_count", 8, _Field.TYPE_INT32, ""),
 )
+
+_ITEM = re.compile(r"(?m)^\s*item\s*:?\s*[{<\[]|[}>]\s*[,;]?\s*item\s*:?\s*[{<\[]")
+_TOKEN = re.compile(
+    r"""\#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|(?P<open>[{<])|(?P<close>[}>])"""
+    r"""|(?P<item>\bitem\b)|[:\s]+|(?P<other>.)"""
+)
+
+
+def is_label_map_text(text: str) -> bool:
+    """Whether a text is a StringIntLabelMap's, and no list of names."""
+    return bool(_ITEM.search(text))
+
+
+def item_places(text: str) -> Iterator[tuple[int, int]]:
+    """Line and column of each item, from 1, in a text that protobuf reads."""
+    depth, word = 0, None
+    for token in _TOKEN.finditer(text):
+        if token["open"]:
+            if not depth:
+                at = token.start() if word is None else word
+                yield text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+            depth, word = depth + 1, None
+        elif token["close"]:
+            depth -= 1
+        elif token["item"] and not depth:
+            word = token.start()
+        elif token["other"]:
+            word = None
 
 
 @cache
@@ -35,7 +65,7 @@ def label_map_class() -> Any:
     keypoint = item.nested_type.add(name="KeypointMap")
     for name, number, kind in (("id", 1, _Field.TYPE_INT32), ("label", 2, _Field.TYPE_STRING)):
         _add(keypoint, name, number, kind, "")
-    for name, number, kind, type_name in _ITEM:
+    for name, number, kind, type_name in _FIELDS:
         _add(item, name, number, kind, type_name)
     frequency = file.enum_type.add(name="LVISFrequency")
     for number, name in enumerate(("UNSPECIFIED", "FREQUENT", "COMMON", "RARE")):

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from urbandet_ray.errors import LabelError
-from urbandet_ray.label_map_proto import label_map_class
+from urbandet_ray.label_map_proto import is_label_map_text, item_places, label_map_class
 from urbandet_ray.phrases import some_of
-
-_ITEM = re.compile(r"(?m)^\s*item\s*:?\s*[{<\[]|[}>]\s*,?\s*item\s*:?\s*[{<]")
-"""How a label_map.pbtxt differs from a list of names."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +18,7 @@ class LabelMap:
     """Class names by id, as in the OD API's label_map.pbtxt: ids start at 1 and may have gaps."""
 
     names: Mapping[int, str]
-    other_names: Mapping[str, int] = field(default_factory=dict, compare=False)
+    other_names: Mapping[str, int] = field(default_factory=dict)
     """Further texts that name a class: `name` where `display_name` is shown, and `background`."""
     remarks: tuple[str, ...] = field(default=(), compare=False)
     """What the file says that is lost, in words."""
@@ -38,6 +35,7 @@ class LabelMap:
         if doubled:
             raise LabelError(f"label map names {sorted(doubled)} more than once")
         object.__setattr__(self, "names", dict(sorted(self.names.items())))
+        object.__setattr__(self, "other_names", dict(sorted(self.other_names.items())))
 
     @cached_property
     def ids_by_text(self) -> Mapping[str, int]:
@@ -71,11 +69,11 @@ class LabelMap:
         `remarks`. A plain list counts from 1 in line order; "???" holds a place without a class.
 
         Raises:
-            LabelError: no class found, text that protobuf refuses (with its line and column), an
-                item without id or name, or id 0 for another class than `background`.
+            LabelError: no class found; with line and column: text that protobuf refuses, an item
+                of a negative id, or of id 0 for another class than `background`.
         """
-        if _ITEM.search(text):
-            return _of_items(_parse_items(text, source), source)
+        if is_label_map_text(text):
+            return _of_items(_parse_items(text, source), item_places(text), source)
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         if any(re.search(r"[{}<>\x00]", line) for line in lines) or not lines:
             raise LabelError(
@@ -85,11 +83,52 @@ class LabelMap:
         return cls({i: name for i, name in enumerate(lines, start=1) if name != "???"})
 
     def to_pbtxt(self) -> str:
-        """The map as label_map.pbtxt text."""
-        return "\n".join(
-            f"item {{\n  id: {class_id}\n  name: '{_escaped(name)}'\n}}\n"
-            for class_id, name in self.names.items()
-        )
+        """The map as label_map.pbtxt text; parsed, it is this map again."""
+        further: dict[int, list[str]] = {}
+        for text, class_id in self.other_names.items():
+            if (class_id, text) != (0, _BACKGROUND):
+                further.setdefault(class_id, []).append(text)
+        if _BACKGROUND in self.other_names and not further.get(0):
+            further[0] = [_BACKGROUND]
+        items = []
+        for class_id, name in [(0, _BACKGROUND), *self.names.items()]:
+            more = further.get(class_id, [])
+            if class_id and not more:
+                items.append(_item_text(class_id, name))
+            items += [_item_text(class_id, one, name if one != name else "") for one in more]
+        return "\n".join(items)
+
+    def to_dict(self) -> dict[str, str | int]:
+        """As JSON: names by id, and the ids of further texts."""
+        named: dict[str, str | int] = {str(one): name for one, name in self.names.items()}
+        return named | {f"{_TEXT}{text}": one for text, one in self.other_names.items()}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, object]) -> LabelMap:
+        """Read what `to_dict` gave.
+
+        Raises:
+            LabelError, ValueError: it is something else.
+        """
+        names: dict[int, str] = {}
+        others: dict[str, int] = {}
+        for key, value in given.items():
+            if key.startswith(_TEXT) and isinstance(value, int):
+                others[key.removeprefix(_TEXT)] = value
+            elif isinstance(value, str):
+                names[int(key)] = value
+            else:
+                raise ValueError(f"{key!r} is {value!r}")
+        return cls(names, others)
+
+
+_BACKGROUND = "background"
+_TEXT = "text:"
+
+
+def _item_text(class_id: int, name: str, shown: str = "") -> str:
+    display = f"  display_name: '{_escaped(shown)}'\n" if shown else ""
+    return f"item {{\n  id: {class_id}\n  name: '{_escaped(name)}'\n{display}}}\n"
 
 
 def _escaped(name: str) -> str:
@@ -114,21 +153,20 @@ def _parse_items(text: str, source: str) -> Any:
     return message.item
 
 
-def _of_items(items: Iterable[Any], source: str) -> LabelMap:
+def _of_items(items: Sequence[Any], places: Iterable[tuple[int, int]], source: str) -> LabelMap:
     """The classes of a StringIntLabelMap's items."""
+    texts = _ids_by_text(items)
     names: dict[int, str] = {}
-    texts: dict[str, int] = {}
     remarks: list[str] = []
-    for number, item in enumerate(items, start=1):
+    for number, (item, place) in enumerate(zip(items, places, strict=True), start=1):
         remarks += _overwritten(item, number)
-        own = [text for text in (*item.display_name[-1:], *item.name[-1:]) if text]
-        if not item.id or not own:
-            raise LabelError(f"{source}: item {number} needs an id and a name")
-        class_id, name = item.id[-1], own[0]
-        texts |= dict.fromkeys(own, class_id)
-        if class_id == 0 and "background" not in own:
+        class_id, own = _id_of(item), _texts_of(item)
+        name = own[0] if own else f"class {class_id}"
+        if class_id < 0 or (class_id == 0 and _BACKGROUND not in own):
             raise LabelError(
-                f"{source}: item {number} ({name!r}) has id 0, the background's: ids start at 1"
+                f"{source}:{place[0]}:{place[1]}: item {number} ({name!r}) has "
+                f"{f'id {class_id}' if item.id else 'no id, which is 0'}: ids start at 1, "
+                "0 is the background's"
             )
         if class_id in names:
             remarks.append(
@@ -136,17 +174,49 @@ def _of_items(items: Iterable[Any], source: str) -> LabelMap:
                 f"of both are {names[class_id]!r}"
             )
         elif class_id:
-            if name in names.values():
-                other = own[-1] if own[-1] not in (name, *names.values()) else f"id {class_id}"
+            if not own:
+                remarks.append(f"item {number} has no name: it is shown as {name!r}")
+            elif texts[name] != class_id:
+                name, said = _told_apart(name, class_id, own, texts), name
                 remarks.append(
-                    f"{name!r} is the name of two classes: id {class_id} is shown as "
-                    f"{f'{name} ({other})'!r}"
+                    f"{said!r} is the name of two classes, and means id {texts[said]}: id "
+                    f"{class_id} is shown as {name!r}"
                 )
-                name = f"{name} ({other})"
             names[class_id] = name
-    shown = {name: class_id for class_id, name in names.items()}
-    others = {text: one for text, one in texts.items() if shown.get(text) != one}
+    shown = set(names.values())
+    others = {text: one for text, one in texts.items() if text not in shown}
     return LabelMap(names, others, tuple(remarks))
+
+
+def _ids_by_text(items: Iterable[Any]) -> dict[str, int]:
+    """The OD API's two tables: the last item of a text counts in each, the higher id of both.
+
+    Source: TfExampleDecoder's _ClassTensorHandler, label_map_util.get_label_map_dict.
+    """
+    found: dict[str, int] = {}
+    for field_name in ("name", "display_name"):
+        table = {
+            text: _id_of(item) for item in items for text in getattr(item, field_name)[-1:] if text
+        }
+        found |= {text: max(one, found.get(text, one)) for text, one in table.items()}
+    return found
+
+
+def _id_of(item: Any) -> int:
+    return int(item.id[-1]) if item.id else 0
+
+
+def _texts_of(item: Any) -> list[str]:
+    """What names an item; what is shown comes first."""
+    return [text for text in (*item.display_name[-1:], *item.name[-1:]) if text]
+
+
+def _told_apart(name: str, class_id: int, own: list[str], texts: Mapping[str, int]) -> str:
+    """A name of its own for a class whose name is another's."""
+    told = f"{name} ({own[-1]})"
+    if own[-1] == name or texts[own[-1]] != class_id or told in texts:
+        told = f"{name} (id {class_id})"
+    return told
 
 
 def _overwritten(item: Any, number: int) -> Iterator[str]:

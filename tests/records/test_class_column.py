@@ -9,7 +9,7 @@ from urbandet_ray.frames import Frame, Truth
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.class_column import class_ids_of, labels_of_texts
 from urbandet_ray.records.data_folder import read_data_folder
-from urbandet_ray.records.example import example_from_frame, repaired_example
+from urbandet_ray.records.example import example_from_frame, parse_features, repaired_example
 from urbandet_ray.records.images import encode_jpeg
 from urbandet_ray.records.own_labels import own_labels
 from urbandet_ray.records.soundness import ValidationReport, validate
@@ -65,6 +65,17 @@ def test_the_ids_are_the_od_api_s(tmp_path: Path, numbers: list[int]) -> None:
     assert decoded["groundtruth_classes"].numpy().tolist() == found.tolist()
 
 
+@pytest.mark.parametrize(
+    ("texts", "kept"),
+    [(("car", ""), False), (("", ""), False), (("car", "bus"), True), ((), True)],
+)
+def test_texts_are_written_where_each_box_has_one(texts: tuple[str, ...], kept: bool) -> None:
+    """The OD API would look "" up among the classes, and leave the numbers alone."""
+    record = example_from_frame(frame(texts, [2, 1][: len(texts)]))
+    assert ("image/object/class/text" in parse_features(record)) == kept
+    assert ("image/object/class/text" in parse_features(repaired_example(record))) == kept
+
+
 def test_without_a_label_map_the_numbers_stay() -> None:
     """There is nothing to look texts up in."""
     found = class_ids_of(("car", "bus"), np.array([7, 8], np.int32), None, [])
@@ -79,6 +90,9 @@ def test_without_a_label_map_the_numbers_stay() -> None:
         ([(0, "car"), (0, "bus")], {1: "bus", 2: "car"}),
         ([(1, "car"), (2, "car")], {1: "car"}),
         ([(5, ""), (6, "")], None),
+        ([(1, "car"), (1, "bus"), (1, "")], {1: "class 1", 2: "bus", 3: "car"}),
+        ([(0, "car"), (0, "bus"), (2, ""), (0, "")], {1: "bus", 2: "class 2", 3: "car"}),
+        ([(2, "car"), (2, ""), (5, "")], {2: "car", 5: "class 5"}),
         ([], None),
     ],
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import S3Server
+from pytest import LogCaptureFixture
 
 from urbandet_ray.errors import InputError, NotFoundError
 from urbandet_ray.records.data_folder import DataFolder, SplitFolder, read_data_folder
@@ -22,7 +23,7 @@ def make(tmp_path: Path) -> Make:
     def made(*names: str) -> Path:
         for name in names:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_bytes(MAP if name.endswith("label_map.pbtxt") else b"")
+            (tmp_path / name).write_bytes(MAP if name.lower().endswith("map.pbtxt") else b"")
         return tmp_path
 
     return made
@@ -84,20 +85,54 @@ def test_what_lies_beside_the_parts_is_told(make: Make) -> None:
         (("train/a.tfrecord", "label_map.pbtxt"), "train/a.tfrecord", "label_map.pbtxt"),
         (("train/a.tfrecord", "train/a_label_map.pbtxt"), "train/a.tfrecord",
          "train/a_label_map.pbtxt"),
-        (("day/a.tfrecord", "label_map.pbtxt"), "day", None),
+        (("a.tfrecord", "x_label_map.pbtxt"), "a.tfrecord", "x_label_map.pbtxt"),
+        (("a.tfrecord", "LABELMAP.pbtxt"), "a.tfrecord", "LABELMAP.pbtxt"),
+        (("train/a.tfrecord", "Cars_label_map.pbtxt"), "train", "Cars_label_map.pbtxt"),
+        (("train/a.tfrecord", "x_label_map.pbtxt"), "train/a.tfrecord", "x_label_map.pbtxt"),
+        (("a.tfrecord", "b.tfrecord", "label_map.pbtxt"), "*.tfrecord", "label_map.pbtxt"),
+        (("a.tfrecord", "b.tfrecord", "x_label_map.pbtxt"), "[ab].tfrecord", "x_label_map.pbtxt"),
+        (("x/a.tfrecord", "x/label_map.pbtxt"), "*/*.tfrecord", "x/label_map.pbtxt"),
+        (("day/a.tfrecord", "label_map.pbtxt"), "day", "label_map.pbtxt"),
+        (("train/day/a.tfrecord", "label_map.pbtxt"), "train/day", "label_map.pbtxt"),
+        (("train/day/a.tfrecord", "label_map.pbtxt"), "train/day/a.tfrecord", "label_map.pbtxt"),
+        (("w/x/y/z/a.tfrecord", "label_map.pbtxt"), "w/x/y", None),
+        (("d/a.tfrecord", "d/label_map.pbtxt"), "", "d/label_map.pbtxt"),
+        (("train/day/a.tfrecord", "train/label_map.pbtxt"), "", "train/label_map.pbtxt"),
+        (("train/a.tfrecord", "val/b.tfrecord", "model/label_map.pbtxt"), "", None),
+        (("a.record-00000-of-00002", "a.record-00001-of-00002", "a_label_map.pbtxt"),
+         "a.record-00001-of-00002", "a_label_map.pbtxt"),
+        (("a-00000-of-00002.tfrecord.gz", "a_label_map.pbtxt"),
+         "a-00000-of-00002.tfrecord.gz", "a_label_map.pbtxt"),
+        (("a.record-00000-of-00001", "A_label_map.pbtxt", "label_map.pbtxt"),
+         "a.record-*", "A_label_map.pbtxt"),
         (("train/a.tfrecord", "plain_map.pbtxt", "labels.pbtxt"), "", None),
+        (("a.tfrecord", "LABELMAP.pbtxt", "x-labelmap.pbtxt"), "", "LABELMAP.pbtxt"),
     ],
 )  # fmt: skip
 def test_label_map_of_the_data(
     make: Make, names: tuple[str, ...], below: str, found: str | None
 ) -> None:
-    """At the top, else in a part; of a single part or file also the one around it."""
+    """At the top, else beside or above the records; of a file or a folder also up to two above."""
     folder = make(*names)
     data = read_data_folder(str(folder / below), Storage())
     assert data.labels_uri == (None if found is None else str(folder / found))
     assert (data.labels is not None and dict(data.labels.names) == {1: "car", 2: "bus"}) == bool(
         found
     )
+
+
+def test_several_label_maps_that_differ_are_no_guess(make: Make, caplog: LogCaptureFixture) -> None:
+    """Beside the records it is refused; further up, where it may be somebody else's, it is said."""
+    folder = make("d/a.tfrecord", "d/b.tfrecord", "d/a_label_map.pbtxt")
+    (folder / "d/b_label_map.pbtxt").write_text("item { id: 1 name: 'tram' }")
+    with pytest.raises(InputError, match=r"label maps that differ, .*a_label.* and .*b_label"):
+        read_data_folder(str(folder / "d"), Storage())
+    found = read_data_folder(str(folder / "d/b.tfrecord"), Storage()).labels
+    assert found is not None
+    assert dict(found.names) == {1: "tram"}
+    make("d/e/c.tfrecord")
+    assert read_data_folder(str(folder / "d/e"), Storage()).labels is None
+    assert "2 label maps that differ, so none is taken" in caplog.text
 
 
 def test_a_label_map_that_is_given_replaces_the_data_s_own(make: Make) -> None:
@@ -137,6 +172,9 @@ def test_a_folder_on_s3_reads_as_its_copy_here(make: Make, s3_server: S3Server) 
     here = read_data_folder(str(folder), Storage())
     there = read_data_folder(remote, storage)
     assert there.labels == here.labels
+    for below in ("train", "train/a.tfrecord", "train/*.tfrecord"):
+        found = read_data_folder(f"{remote}/{below}", storage).labels_uri
+        assert found == f"{remote}/x_label_map.pbtxt"
     assert [one.name for one in there.sources] == [one.name for one in here.sources]
 
     def patterns(data: DataFolder) -> dict[str, list[str]]:

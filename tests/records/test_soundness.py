@@ -1,6 +1,7 @@
 """What validate and statistics say about good and broken data."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -167,7 +168,8 @@ def test_statistics(tmp_path: Path) -> None:
 
 def test_statistics_without_a_label_map(tmp_path: Path) -> None:
     """Names come from the records, else from the id."""
-    write_frames([frame("f1", class_id=9)], tmp_path / "a.tfrecord")
+    unnamed = replace(frame("f2"), truth=Truth.of([[0, 0, 20, 10]], [9], [""]))
+    write_frames([frame("f1"), unnamed], tmp_path / "a.tfrecord")
     assert [one.name for one in statistics(read(tmp_path), STORAGE).classes] == [
         "vehicle",
         "class 9",

@@ -37,6 +37,13 @@ def test_writes_and_reads_back(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["a.bin"]
 
 
+def test_a_folder_s_own_files_are_listed(tmp_path: Path) -> None:
+    """Not those below; none where there is no folder."""
+    _fill(tmp_path, "a", "b/c", ".hidden")
+    assert [info.uri for info in storage.list_folder(str(tmp_path))] == [str(tmp_path / "a")]
+    assert list(storage.list_folder(str(tmp_path / "nowhere"))) == []
+
+
 def test_negative_offset_is_refused(tmp_path: Path) -> None:
     """An offset before the start is a mistake of the caller."""
     with pytest.raises(ValueError, match="must not be negative, got -1"):

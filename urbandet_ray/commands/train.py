@@ -137,7 +137,7 @@ def _manifest(plan: TrainPlan) -> TrainingManifest:
             "settings": _digest(settings),
             "pipeline.config": _digest(plan.pipeline and plan.pipeline.to_text()),
             "records": _digest(data),
-            "labels": _digest(sorted(plan.labels.names.items())),
+            "labels": _digest([*plan.labels.names.items(), *plan.labels.other_names.items()]),
         },
     )
 

@@ -10,8 +10,8 @@ from posixpath import normpath
 from urbandet_ray.datasets.oddities import Tally
 from urbandet_ray.errors import InputError
 from urbandet_ray.json_files import digest
-from urbandet_ray.records.data_folder import SPLIT_NAMES
 from urbandet_ray.records.sources import IMAGE_SUFFIXES, base_of, natural_key
+from urbandet_ray.records.split_names import SPLIT_NAMES
 from urbandet_ray.storage import FileInfo, Storage
 
 PICTURE_SUFFIXES = IMAGE_SUFFIXES | {".jpe", ".jfif", ".bmp", ".webp", ".tif", ".tiff"}

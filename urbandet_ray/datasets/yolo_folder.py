@@ -22,7 +22,7 @@ from urbandet_ray.datasets.file_index import FileIndex, folder_of, split_in
 from urbandet_ray.datasets.oddities import Tally
 from urbandet_ray.errors import InputError, LabelError
 from urbandet_ray.label_files import label_text
-from urbandet_ray.records.data_folder import SPLIT_NAMES
+from urbandet_ray.records.split_names import SPLIT_NAMES
 from urbandet_ray.storage import Storage
 
 NAME_FILES = ("obj.names", "classes.txt", "classes.names", "_darknet.labels")

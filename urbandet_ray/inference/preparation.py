@@ -122,7 +122,7 @@ def make_manifest(
         size_bytes=sum(source.size_bytes for source in sources),
         fingerprint={
             "model": found.fingerprint(storage),
-            "settings": digest([results, dict(labels.names)]),
+            "settings": digest([results, labels.to_dict()]),
             "input": digest(listing),
         },
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from urbandet_ray.errors import LabelError
 from urbandet_ray.label_files import MAPPING_FORM
+from urbandet_ray.label_map_proto import is_label_map_text
 from urbandet_ray.labels import ClassMapping, LabelMap
 
 _MAPPINGS = Path(__file__).parent / "mappings"
@@ -73,7 +74,7 @@ def parse_model_labels(text: str, source: str) -> ModelLabels:
         LabelError: the text is neither.
     """
     parsed = LabelMap.parse(text, source)
-    if "item" in text and "{" in text:
+    if is_label_map_text(text):
         return ModelLabels(parsed, max(parsed.names), source)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if lines[0].lower() not in _BACKGROUND:

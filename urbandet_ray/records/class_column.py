@@ -7,6 +7,7 @@ they decide, by a class's name or display name; the numbers are for records with
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,8 @@ def labels_of_texts(pairs: Iterable[tuple[int, str]]) -> LabelMap | None:
     """The label map that records without one speak of: the classes that their texts name.
 
     A text keeps its number where each has one of its own, from 1. Else the texts are numbered from
-    1, in the order of the alphabet.
+    1, in the order of the alphabet; numbers of boxes without a text are passed over, as those boxes
+    are none of the classes. A number that no text names is "class 7".
 
     Args:
         pairs: number and text of each box; "" where it has none.
@@ -88,14 +90,16 @@ def labels_of_texts(pairs: Iterable[tuple[int, str]]) -> LabelMap | None:
     """
     numbers: dict[str, set[int]] = {}
     for number, text in pairs:
-        if text:
-            numbers.setdefault(text, set()).add(number)
+        numbers.setdefault(text, set()).add(number)
+    unnamed = {number for number in numbers.pop("", ()) if number > 0}
     if not numbers:
         return None
     own = {min(given): text for text, given in numbers.items()}
-    if len(own) == len(numbers) and min(own) > 0 and all(len(one) == 1 for one in numbers.values()):
-        return LabelMap(own)
-    return LabelMap(dict(enumerate(sorted(numbers), start=1)))
+    if len(own) < len(numbers) or min(own) < 1 or any(len(one) > 1 for one in numbers.values()):
+        free = (number for number in count(1) if number not in unnamed)
+        own = dict(zip(free, sorted(numbers), strict=False))
+    plain = {number: f"class {number}" for number in unnamed - own.keys()}
+    return LabelMap({n: name for n, name in plain.items() if name not in numbers} | own)
 
 
 def renumbered(

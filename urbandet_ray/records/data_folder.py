@@ -14,6 +14,7 @@ from urbandet_ray.errors import InputError, NotFoundError
 from urbandet_ray.label_files import read_labels
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.phrases import some_of
+from urbandet_ray.records.label_map_lookup import find_label_map
 from urbandet_ray.records.source import Source
 from urbandet_ray.records.sources import (
     base_of,
@@ -23,17 +24,9 @@ from urbandet_ray.records.sources import (
     plain_uri,
     sources_among,
 )
+from urbandet_ray.records.split_names import split_of
 from urbandet_ray.storage import FileInfo, Storage, join_uri
 
-SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "eval"),
-    "test": ("test", "testing"),
-}
-"""What the folders of the three parts may be called, in small or capital letters."""
-
-_LABEL_MAP = re.compile(r"(.+_)?label_map\.pbtxt", re.I)
-_EXACT = "label_map.pbtxt"
 _ENDING = re.compile(r"\.(tfrecords?|tfrec|records?)(\.gz)?$", re.I)
 _EXPECTED = (
     "training needs train/ and val/ (or valid/, validation/, eval/) with TFRecord files, and a "
@@ -136,9 +129,8 @@ class DataFolder:
 def read_data_folder(uri: str, storage: Storage, labels: str | None = None) -> DataFolder:
     """Read what a person names as data: a folder with parts, or anything list_sources takes.
 
-    The folder is listed once. The label map is the one at the top, else that of train/, val/ or
-    test/, named label_map.pbtxt or ..._label_map.pbtxt; for a single part or file, also the one of
-    the folder around it.
+    The folder is listed once. The label map is the one at the top, else one beside or above the
+    records (label_map_lookup.py).
 
     Args:
         uri: a folder, local or s3://, a file or a pattern.
@@ -160,16 +152,15 @@ def read_data_folder(uri: str, storage: Storage, labels: str | None = None) -> D
     beside: list[Source] = []
     if parts:
         sources = listed_together(base, [one for part in parts.values() for one in part.sources])
-        loose = [info for path, info in paths.items() if not _split_of(path)]
+        loose = [info for path, info in paths.items() if not split_of(path)]
         beside = sources_among(uri, loose, None)
     else:
         sources = sources_among(uri, infos, storage)
     if not sources:
         raise InputError(nothing_usable(uri, list(paths), shape))
     if labels is None:
-        labels = _labels_inside(uri, paths if shape == "folder" else {}, storage)
-    if labels is None:
-        labels = _labels_around(base, sources if shape == "file" else (), storage)
+        listed = [info.uri for info in infos] if shape == "folder" else None
+        labels = find_label_map(base, listed, sources, storage)
     return DataFolder(
         uri=uri,
         train=parts.get("train"),
@@ -203,11 +194,11 @@ def _parts(uri: str, paths: dict[str, FileInfo], storage: Storage) -> dict[str, 
     """
     folders: dict[str, list[FileInfo]] = {}
     for path, info in paths.items():
-        if _split_of(path):
+        if split_of(path):
             folders.setdefault(path.partition("/")[0], []).append(info)
     parts: dict[str, SplitFolder] = {}
     for folder, infos in folders.items():
-        place, name = join_uri(uri, folder), _split_of(f"{folder}/")
+        place, name = join_uri(uri, folder), split_of(f"{folder}/")
         found = SplitFolder(place, tuple(sources_among(place, infos, storage)))
         if found.sources and name in parts:
             raise InputError(
@@ -217,51 +208,6 @@ def _parts(uri: str, paths: dict[str, FileInfo], storage: Storage) -> dict[str, 
         if found.sources:
             parts[name] = found
     return parts if {"train", "val"} & set(parts) else {}
-
-
-def _split_of(path: str) -> str:
-    """The part that a file belongs to by its path below the data folder; "" for none."""
-    folder, slash, _ = path.partition("/")
-    named = (name for name, known in SPLIT_NAMES.items() if slash and folder.lower() in known)
-    return next(named, "")
-
-
-def _labels_inside(uri: str, paths: dict[str, FileInfo], storage: Storage) -> str | None:
-    """The label map at the top of a folder or of its parts.
-
-    Raises:
-        InputError: several with different classes.
-    """
-    places: dict[str, list[str]] = {"": [], **{name: [] for name in SPLIT_NAMES}}
-    for path, info in paths.items():
-        folder, _, name = path.rpartition("/")
-        place = _split_of(path) if folder.count("/") == 0 and folder else ""
-        if _LABEL_MAP.fullmatch(name) and (place or not folder):
-            places[place].append(info.uri)
-    found: list[str] = []
-    for members in places.values():
-        exact = [one for one in members if one.rpartition("/")[2] == _EXACT]
-        found += exact or sorted(members)
-    for other in found[1:]:
-        if read_labels(other, storage) != read_labels(found[0], storage):
-            raise InputError(
-                f"{uri} has label maps that differ, {found[0]} and {other}: expected one for all "
-                "records; name the right one (--labels, or labels in a run config)"
-            )
-    return found[0] if found else None
-
-
-def _labels_around(base: str, sources: Sequence[Source], storage: Storage) -> str | None:
-    """The label map beside a file, or of the data folder that a single part lies in."""
-    places = [join_uri(base, _EXACT)] if sources else []
-    for one in sources:
-        if one.kind == "tfrecord":
-            stem = _ENDING.sub("", one.uri.rpartition("/")[2])
-            places.insert(0, join_uri(base, f"{stem}_{_EXACT}"))
-    around, _, folder = base.rpartition("/")
-    if around and _split_of(f"{folder}/"):
-        places.append(join_uri(around, _EXACT))
-    return next((place for place in places if storage.exists(place)), None)
 
 
 def _count(sources: Sequence[Source]) -> str:

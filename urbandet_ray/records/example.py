@@ -262,7 +262,8 @@ def _write_truth(feature: Any, truth: Truth, size_wh: tuple[int, int]) -> None:
     for values, side in zip(boxes_norm.T, BBOX, strict=True):
         _put(feature, f"bbox/{side}", "float", values.tolist())
     _put(feature, "class/label", "int64", truth.class_ids.tolist())
-    _put(feature, "class/text", "bytes", [text.encode() for text in truth.class_texts])
+    if all(truth.class_texts):  # the OD API looks up "" too, and finds another class or none
+        _put(feature, "class/text", "bytes", [text.encode() for text in truth.class_texts])
     for name in ("difficult", "is_crowd", "group_of"):
         _put(feature, name, "int64", getattr(truth, name).astype(int).tolist())
     if truth.areas_px is not None:

@@ -35,7 +35,7 @@ def _read_labels(given: object) -> LabelMap:
     if not isinstance(given, dict):
         raise ValueError("an object of class ids and names")
     try:
-        return LabelMap({int(class_id): name for class_id, name in given.items()})
+        return LabelMap.from_dict(given)
     except (LabelError, ValueError) as error:
         raise ValueError(f"class ids and names ({error})") from None
 
@@ -98,7 +98,7 @@ class InferenceManifest:
             "urbandet_ray": self.version,
             "input": self.input,
             "model": self.model,
-            "labels": _label_dict(self.labels),
+            "labels": self.labels.to_dict(),
             "settings": self.settings,
             "sources": self.sources,
             "size_bytes": self.size_bytes,
@@ -132,7 +132,7 @@ class TrainingManifest:
             "format": FORMAT,
             "kind": self.kind,
             "version": self.version,
-            "labels": _label_dict(self.labels),
+            "labels": self.labels.to_dict(),
             "steps": self.steps,
             "settings": self.settings,
             "fingerprint": self.fingerprint,
@@ -291,10 +291,6 @@ def _parse(data: dict[str, Any], place: str) -> Manifest:
         return parse_value(to_json(data), place, TrainingManifest, _REMEDY)
     given = data | {"version": data.get("urbandet_ray")}
     return parse_value(to_json(given), place, InferenceManifest, _REMEDY)
-
-
-def _label_dict(labels: LabelMap) -> dict[str, str]:
-    return {str(class_id): name for class_id, name in labels.names.items()}
 
 
 def _refuse_strangers(uri: str, storage: Storage) -> None:

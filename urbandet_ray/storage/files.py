@@ -49,6 +49,15 @@ class Storage:
         first = next(files, None)
         return iter(()) if first is None else itertools.chain([first], files)
 
+    def list_folder(self, uri: str) -> Iterator[FileInfo]:
+        """The files directly in a folder or prefix; none where there is no such folder.
+
+        Raises:
+            AccessError: it may not be listed.
+        """
+        at = parse_uri(uri)
+        return local.list_folder(at) if isinstance(at, Path) else self._remote.list_folder(at)
+
     def info(self, uri: str) -> FileInfo:
         """Size and version of one file.
 

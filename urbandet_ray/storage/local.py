@@ -40,6 +40,11 @@ def list_files(path: Path) -> Iterator[FileInfo]:
         raise NotFoundError(f"no file matches {path}: check the pattern, or quote it in the shell")
 
 
+def list_folder(path: Path) -> Iterator[FileInfo]:
+    """Files directly in a folder; none where it is no folder."""
+    return _walk(str(path), 0) if path.is_dir() else iter(())
+
+
 def _list_existing(path: Path) -> Iterator[FileInfo]:
     if path.is_dir():
         yield from _walk(str(path), None)

@@ -48,6 +48,13 @@ class S3Files:
         if not matched:  # keys may hold pattern characters themselves
             yield from self._list_below(at)
 
+    def list_folder(self, at: S3Location) -> Iterator[FileInfo]:
+        """Objects directly below a prefix."""
+        below = f"{at.key.rstrip('/')}/" if at.key else ""
+        for info in self._pages(S3Location(at.bucket, below), Delimiter="/"):
+            if not is_hidden(info.uri[len(f"s3://{at.bucket}/{below}") :]):
+                yield info
+
     def _list_matches(self, at: S3Location) -> Iterator[FileInfo]:
         base, pattern = split_glob(at.key)
         below = f"{base}/" if base else ""
@@ -95,15 +102,15 @@ class S3Files:
         except AccessError:  # it may not be listed; the object may be read
             return False
 
-    def _pages(self, prefix: S3Location) -> Iterator[FileInfo]:
-        page = self._page(prefix)
+    def _pages(self, prefix: S3Location, **wanted: str | int) -> Iterator[FileInfo]:
+        page = self._page(prefix, **wanted)
         while True:
             for found in page.get("Contents", ()):
                 uri = f"s3://{prefix.bucket}/{found['Key']}"
                 yield FileInfo(uri, int(found["Size"]), found["ETag"].strip('"'))
             if not page.get("IsTruncated"):
                 return
-            page = self._page(prefix, ContinuationToken=page["NextContinuationToken"])
+            page = self._page(prefix, ContinuationToken=page["NextContinuationToken"], **wanted)
 
     def _page(self, prefix: S3Location, **wanted: str | int) -> Any:
         return self._ask(

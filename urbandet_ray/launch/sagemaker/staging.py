@@ -18,7 +18,7 @@ from pathlib import Path
 
 from urbandet_ray.errors import ConfigError, NotFoundError
 from urbandet_ray.launch.sagemaker.container import Container
-from urbandet_ray.records.data_folder import SPLIT_NAMES
+from urbandet_ray.records.split_names import SPLIT_NAMES
 
 TRAIN, VAL = SPLIT_NAMES["train"], SPLIT_NAMES["val"]
 PRETRAINED = ("pretrained", "checkpoint", "model")
