@@ -139,13 +139,16 @@ class Frame:
         frame_key: names the frame for people and results; unique within its file.
         segment: the drive it belongs to.
         encoded: image bytes in `format`.
-        format: "jpeg", "png" or "raw" (uint8 RGB rows, size_wh needed).
+        format: "jpeg", "png", "bmp", "gif", "webp", "tiff", or "raw" (uint8 RGB rows, size_wh
+            needed).
         size_wh: width, height in pixels; None where the record does not say.
         truth: labels; None where the source carries none (an image folder, a video).
         file_name: the image's file in the data it came from, with folder and ending; "" where it
             has none.
         camera: which camera of the drive; "" where nobody says.
         timestamp_us: when it was taken, in microseconds; None where nobody says.
+        orientation: EXIF orientation, 1 to 8, that the decoded pixels are turned by; 1 leaves them
+            as they are encoded, as a record's are.
     """
 
     frame_key: str
@@ -157,3 +160,4 @@ class Frame:
     file_name: str = ""
     camera: str = ""
     timestamp_us: int | None = None
+    orientation: int = 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from drives import SquareDetector, frame_image, square_of, write_drive
+from pictures import exif_turn, odd_jpegs, odd_pngs, saved, smooth_picture
 
 from urbandet_ray.config import InferConfig, load_config
 from urbandet_ray.detections import Detections
@@ -143,3 +144,39 @@ def test_reduced_frames_give_boxes_of_the_whole_frame(tmp_path: Path) -> None:
     assert [row.size_wh for row in rows] == [(64, 48)] * 5
     for row in rows:
         assert abs(row.detections.boxes_xyxy[0] - square_of(row.index)).max() <= 2
+
+
+@pytest.mark.parametrize("least_wh", [None, (20, 30)])
+def test_pictures_of_a_folder_are_detected_upright(
+    tmp_path: Path, least_wh: tuple[int, int] | None
+) -> None:
+    """Held sideways, mirrored or upright: rows and drawn frames have the size that people see."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for turn in (1, 2, 6, 7):
+        picture = saved(smooth_picture(), "JPEG", exif=exif_turn(turn))
+        (folder / f"{turn}.jpg").write_bytes(picture)
+    job = replace(job_of(tmp_path / "run"), least_wh=least_wh)
+    ShardProcessor(job).process(only_shard(folder))
+    run = RunFolder(str(tmp_path / "run"), STORAGE)
+    (marker,) = run.markers()
+    sizes = [row.size_wh for row in run.rows(marker)]
+    assert sizes == [(90, 60), (90, 60), (60, 90), (60, 90)]
+    if least_wh is None:
+        drawn = decode_image(STORAGE.read_bytes(run.frame_uri(marker.source, 2)))
+        assert drawn.shape == (90, 60, 3)
+
+
+def test_what_the_tolerant_decoder_took_is_counted_and_named(tmp_path: Path) -> None:
+    """In the marker, for the whole run, and by name in the summary."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    jpegs, pngs = odd_jpegs(smooth_picture()), odd_pngs(smooth_picture())
+    (folder / "a.jpg").write_bytes(jpegs["sound"])
+    (folder / "b.jpg").write_bytes(jpegs["stray bytes before the scan"])
+    (folder / "c.png").write_bytes(pngs["text"])
+    (folder / "d.jpg").write_bytes(jpegs["sound"][:-200])
+    summary = ShardProcessor(job_of(tmp_path / "run")).process(only_shard(folder))
+    (marker,) = RunFolder(str(tmp_path / "run"), STORAGE).markers()
+    assert (marker.frames, marker.doubts, marker.dead_letters) == (3, 2, 1)
+    assert [one.partition(":")[0] for one in summary.doubts] == ["b", "c"]

@@ -119,7 +119,7 @@ BAD = {
         changed("streets/image_size/0/width", 640),
         "is 64 x 48 px, image_size says 6",
     ),
-    "no picture": (changed("source-ref", "output.manifest"), "expected JPEG or PNG"),
+    "no picture": (changed("source-ref", "output.manifest"), "expected JPEG, PNG, BMP"),
 }
 
 

@@ -12,13 +12,8 @@ from hypothesis import strategies as st
 
 from urbandet_ray.errors import RecordError
 from urbandet_ray.frames import Frame, Image
-from urbandet_ray.records.images import (
-    decode_frame,
-    decode_image,
-    encode_jpeg,
-    encode_png,
-    image_size,
-)
+from urbandet_ray.records.image_headers import image_size
+from urbandet_ray.records.images import decode_frame, decode_image, encode_jpeg, encode_png
 
 
 @pytest.fixture(scope="module")
@@ -171,9 +166,15 @@ def test_the_pixel_limit_is_the_callers(image: Image) -> None:
     ("data", "message"),
     [
         (b"", "the image is empty: 0 bytes"),
-        (b"GIF89a....", "the image is a GIF; expected JPEG or PNG"),
-        (b"RIFF1234WEBP", "the image is a WebP"),
-        (b"hello world", r"the image begins with b'hello wo'; expected JPEG or PNG"),
+        (b"GIF89a....", "the GIF of 10 bytes is damaged"),
+        (b"RIFF1234WEBP", "the WebP of 12 bytes is damaged"),
+        (b"BM..", "the BMP of 4 bytes is damaged"),
+        (b"II*\0....", "the TIFF of 8 bytes is damaged"),
+        (
+            b"\0\0\0\x18ftypheic",
+            "the image is a HEIC .*; expected JPEG, PNG, BMP, GIF, WebP or TIFF",
+        ),
+        (b"hello world", r"the image begins with b'hello wo'; expected JPEG, PNG, BMP, GIF"),
         (b"\xff\xd8", "the JPEG of 2 bytes has no frame header"),
         (b"\x89PNG\r\n\x1a\n", "the PNG of 8 bytes has no header"),
         (png_header(0, 5), "the header says 0x5 pixels"),
@@ -185,7 +186,10 @@ def test_other_bytes_are_named(data: bytes, message: str) -> None:
         image_size(data)
 
 
-@given(st.sampled_from([b"", b"\xff\xd8", b"\xff\xd8\xff\xe0", png_header(9, 9)]), st.binary())
+STARTS = [b"", b"\xff\xd8", b"\xff\xd8\xff\xe0", png_header(9, 9), b"GIF89a", b"II*\0", b"BM"]
+
+
+@given(st.sampled_from([*STARTS, b"RIFF\x20\0\0\0WEBPVP8 "]), st.binary())
 def test_any_bytes_are_decoded_or_refused(start: bytes, rest: bytes) -> None:
     """Nothing but RecordError comes out of a decoder."""
     try:

@@ -16,7 +16,9 @@ from urbandet_ray.errors import ConfigError, InputError, NotFoundError, RecordEr
 from urbandet_ray.frames import Frame, Truth
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.data_folder import DataFolder, read_data_folder
-from urbandet_ray.records.images import decode_frame, encode_jpeg, image_size
+from urbandet_ray.records.image_headers import image_size
+from urbandet_ray.records.images import decode_frame, encode_jpeg, encode_png
+from urbandet_ray.records.orientation import UPRIGHT
 from urbandet_ray.records.own_labels import own_labels
 from urbandet_ray.records.sources import list_sources, read_source, safe_name
 from urbandet_ray.runs.manifest import MANIFEST_NAME
@@ -178,7 +180,8 @@ def _name(one: LabelledFrame, ending: str, taken: set[str]) -> str:
 
 
 def _encoded(frame: Frame, tally: Tally) -> tuple[bytes, str, tuple[int, int]]:
-    """The image's own bytes, their format and size; a frame of a video as JPEG.
+    """The image's own bytes, their format and size; a frame of a video as JPEG, and a picture
+    that its EXIF tag turns as an upright PNG.
 
     Raises:
         RecordError: the image is damaged.
@@ -187,6 +190,9 @@ def _encoded(frame: Frame, tally: Tally) -> tuple[bytes, str, tuple[int, int]]:
     if frame.format == "raw":
         encoded = encode_jpeg(decode_frame(frame), quality=_QUALITY)
         tally.add("frame-encoded", frame.frame_key)
+    elif frame.orientation != UPRIGHT:  # boxes are those of the upright picture
+        encoded = encode_png(decode_frame(frame))
+        tally.add("image-upright", frame.frame_key)
     image_format, width, height = image_size(encoded)
     return encoded, image_format, (width, height)
 

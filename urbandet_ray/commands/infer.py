@@ -50,6 +50,8 @@ class InferReport:
         frames_per_s: of this try, from its first shard to its last; 0 where nothing was left.
         exit_code: 0 all done, 3 done with dead letters.
         tracks: how many the detections belong to; None where they were not tracked.
+        doubts: frames that the strict decoder refused and the tolerant one took; attempts/ in the
+            run folder names them.
     """
 
     run: str
@@ -60,6 +62,7 @@ class InferReport:
     frames_per_s: float
     exit_code: int
     tracks: int | None = None
+    doubts: int = 0
 
     def to_text(self) -> str:
         """One line for a person."""
@@ -67,6 +70,8 @@ class InferReport:
         text += "" if self.tracks is None else f", {self.tracks} tracks"
         text += f", {self.dead_letters} dead letters"
         text += " (see dead_letter/ in it)" if self.dead_letters else ""
+        if self.doubts:
+            text += f", {self.doubts} by the tolerant decoder (named in attempts/)"
         if self.frames_per_s:
             text += f", {self.frames_per_s:.1f} frames/s"
         return text + (" (an earlier try was resumed)" if self.resumed else "")
@@ -147,6 +152,7 @@ def _report(config: InferConfig, result: RunResult, tracks: TrackReport | None) 
         frames_per_s=pace(result.summaries),
         exit_code=DEAD_LETTERS if result.dead_letters else OK,
         tracks=None if tracks is None else tracks.tracks,
+        doubts=result.doubts,
     )
 
 

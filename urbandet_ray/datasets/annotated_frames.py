@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-import numpy as np
-
 from urbandet_ray.datasets.annotated import AnnotatedImage, Corners, LabelledBox
 from urbandet_ray.datasets.oddities import Tally
 from urbandet_ray.errors import AccessError, NotFoundError, RecordError
 from urbandet_ray.frames import Frame, Truth
 from urbandet_ray.labels import LabelMap
-from urbandet_ray.records.images import decode_image, encode_png, image_size
+from urbandet_ray.records.image_headers import image_size
+from urbandet_ray.records.images import decode_image, encode_png
+from urbandet_ray.records.orientation import UPRIGHT, exif_orientation, size_upright
 from urbandet_ray.storage import Storage, is_remote
 from urbandet_ray.storage.prefetch import fetched_ahead
 
@@ -22,7 +22,6 @@ Fetched = tuple[AnnotatedImage, bytes | None, str]
 
 _OUTSIDE_PX = 0.05
 """So far outside the image is rounding of the format's own."""
-_ORIENTATION = 0x0112
 _READ_THREADS, _READ_AHEAD = 16, 64
 
 
@@ -58,10 +57,10 @@ def frame_of(image: AnnotatedImage, encoded: bytes, labels: LabelMap, tally: Tal
     """One image with its labels in pixels, ids by the label map; None where it is damaged."""
     try:
         kind, width, height = image_size(encoded)
-        turned = _upright(encoded, image, (width, height)) if kind == "jpeg" else None
-        if turned is not None:
+        orientation = _turn(encoded, image, (width, height))
+        if orientation != UPRIGHT:
             tally.add("image-upright", image.name)
-            encoded = turned
+            encoded = encode_png(decode_image(encoded, orientation=orientation))
             kind, width, height = image_size(encoded)
         elif kind not in ("jpeg", "png"):
             tally.add("image-converted", image.name)
@@ -111,29 +110,15 @@ def truth_of(
     return _truth(kept, ids)
 
 
-def _upright(encoded: bytes, image: AnnotatedImage, size_wh: tuple[int, int]) -> bytes | None:
-    """A picture turned as its EXIF tag says, as whoever labelled it saw it; None where it stands.
+def _turn(encoded: bytes, image: AnnotatedImage, size_wh: tuple[int, int]) -> int:
+    """The EXIF orientation to turn a picture by, as whoever labelled it saw it.
 
     Where the dataset states the size of the stored pixels, and turning would swap the sides, the
     labels are those of the stored pixels.
     """
-    import io
-
-    from PIL import Image, ImageOps
-
-    if b"Exif\0\0" not in encoded[:4096]:
-        return None
-    try:
-        picture = Image.open(io.BytesIO(encoded))
-        orientation = picture.getexif().get(_ORIENTATION, 1)
-        swaps = orientation in (5, 6, 7, 8)
-        square = size_wh[0] == size_wh[1]
-        if orientation not in range(2, 9) or (swaps and image.size_wh == size_wh and not square):
-            return None
-        pixels = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise RecordError("undecodable-image", str(error)) from None
-    return encode_png(pixels)
+    orientation = exif_orientation(encoded)
+    swaps = size_upright(size_wh, orientation) != size_wh
+    return UPRIGHT if swaps and image.size_wh == size_wh else orientation
 
 
 def _fetched(image: AnnotatedImage, storage: Storage) -> Fetched:

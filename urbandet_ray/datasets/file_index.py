@@ -10,12 +10,10 @@ from posixpath import normpath
 from urbandet_ray.datasets.oddities import Tally
 from urbandet_ray.errors import InputError
 from urbandet_ray.json_files import digest
-from urbandet_ray.records.sources import IMAGE_SUFFIXES, base_of, natural_key
+from urbandet_ray.records.image_headers import IMAGE_SUFFIXES
+from urbandet_ray.records.sources import base_of, natural_key
 from urbandet_ray.records.split_names import SPLIT_NAMES
 from urbandet_ray.storage import FileInfo, Storage
-
-PICTURE_SUFFIXES = IMAGE_SUFFIXES | {".jpe", ".jfif", ".bmp", ".webp", ".tif", ".tiff"}
-"""Endings under which datasets keep images."""
 
 _LABEL_FOLDERS = ("annotations", "labels")
 
@@ -58,7 +56,7 @@ class FileIndex:
     def pictures(self) -> Iterator[str]:
         """Paths of all images."""
         for path in self.files:
-            if PurePosixPath(path).suffix.lower() in PICTURE_SUFFIXES:
+            if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES:
                 yield path
 
     def picture(self, name: str, folders: Sequence[str], tally: Tally) -> str | None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Generic, TypeVar
 
-from urbandet_ray.datasets.file_index import PICTURE_SUFFIXES
 from urbandet_ray.errors import InputError
 from urbandet_ray.phrases import some_of
+from urbandet_ray.records.image_headers import IMAGE_SUFFIXES
 from urbandet_ray.records.sources import safe_name
 
 Labels = TypeVar("Labels")
@@ -70,7 +70,7 @@ class NameLookup(Generic[Labels]):
 
 def _bare(name: str) -> str:
     suffix = PurePosixPath(name).suffix
-    return name[: -len(suffix)] if suffix.lower() in PICTURE_SUFFIXES else name
+    return name[: -len(suffix)] if suffix.lower() in IMAGE_SUFFIXES else name
 
 
 def _ends_alike(one: str, other: str) -> bool:

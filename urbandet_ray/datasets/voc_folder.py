@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from urbandet_ray.datasets.annotated import AnnotatedImage, Dataset, LabelledBox, numbered
 from urbandet_ray.datasets.file_index import (
-    PICTURE_SUFFIXES,
     FileIndex,
     folder_of,
     split_in,
@@ -21,6 +20,7 @@ from urbandet_ray.datasets.file_index import (
 from urbandet_ray.datasets.oddities import Tally
 from urbandet_ray.datasets.xml_labels import flag, numbers_of, read_xml, text_of, xml_format
 from urbandet_ray.errors import InputError
+from urbandet_ray.records.image_headers import IMAGE_SUFFIXES
 from urbandet_ray.storage import Storage
 
 if TYPE_CHECKING:
@@ -112,10 +112,10 @@ def _image(
 
 def _beside(stem: str, name: str, folders: list[str], index: FileIndex) -> str | None:
     """The named image in its place; else one of the XML's own name, as after a rename."""
-    for wanted in (name, *(f"{stem}{s}" for s in PICTURE_SUFFIXES)):
+    for wanted in (name, *(f"{stem}{s}" for s in IMAGE_SUFFIXES)):
         for folder in folders:
             path = f"{folder}/{wanted}".strip("/")
-            if path in index.files and PurePosixPath(path).suffix.lower() in PICTURE_SUFFIXES:
+            if path in index.files and PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES:
                 return path
     return None
 

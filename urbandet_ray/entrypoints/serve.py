@@ -1,7 +1,7 @@
 """A model behind HTTP, as a SageMaker endpoint calls it: an image in, its best boxes out as JSON.
 
     GET  /ping          200 once the model is loaded
-    POST /invocations   image/jpeg, image/png or application/x-image
+    POST /invocations   image/jpeg, png, bmp, gif, webp or tiff, or application/x-image
                         -> {"detections": [{box_xyxy, score, class, class_id}], image, model, ms}
 
 Python's own HTTP server will do: a thread for each connection, and one image at a time in the
@@ -28,6 +28,7 @@ from urbandet_ray.label_files import read_labels
 from urbandet_ray.models.detector import Detector
 from urbandet_ray.models.loader import load_detector
 from urbandet_ray.records.images import decode_image
+from urbandet_ray.records.orientation import exif_orientation
 from urbandet_ray.runs.manifest import run_instead_of_model
 from urbandet_ray.storage import Storage
 
@@ -36,7 +37,11 @@ MODEL_FOLDER = "/opt/ml/model"
 MOST_BYTES = 6 << 20
 """A request of more is refused: SageMaker's own limit for a real-time endpoint."""
 MOST_PIXELS = 50_000_000
-TYPES = ("image/jpeg", "image/png", "application/x-image", "application/octet-stream")
+TYPES = (
+    *(f"image/{name}" for name in ("jpeg", "png", "bmp", "gif", "webp", "tiff")),
+    "application/x-image",
+    "application/octet-stream",
+)
 
 _READ_TIMEOUT_S = 30.0
 
@@ -64,14 +69,15 @@ class Service:
         self._turn = threading.Lock()
 
     def answer(self, encoded: bytes) -> dict[str, Any]:
-        """The best boxes of a JPEG or PNG, in its own pixels.
+        """The best boxes of an image, in its pixels once its EXIF tag has turned it upright.
 
         Raises:
             RequestError: it is no image that can be used.
         """
         begun = time.perf_counter()
         try:
-            image = decode_image(encoded, max_pixels=MOST_PIXELS)
+            turn = exif_orientation(encoded)
+            image = decode_image(encoded, max_pixels=MOST_PIXELS, orientation=turn)
         except RecordError as error:
             status = 413 if error.reason == "image-too-large" else 400
             raise RequestError(status, error.detail) from None

@@ -64,6 +64,7 @@ class ShardSummary:
     """What an actor reports when a shard is committed; a few hundred bytes.
 
     Attributes:
+        doubts: frames that the strict decoder refused and the tolerant one took, "key: why".
         extent: share of the source that the shard is, in [0, 1].
         busy_s: seconds of work by stage, summed over threads.
         started, ended: wall clock, seconds since 1970.
@@ -77,6 +78,7 @@ class ShardSummary:
     frames: int = 0
     detections: int = 0
     dead_letters: tuple[DeadLetter, ...] = ()
+    doubts: tuple[str, ...] = ()
     extent: float = 0.0
     busy_s: dict[str, float] = field(default_factory=dict)
     started: float = 0.0

@@ -40,6 +40,7 @@ class RunResult:
     frames: int
     detections: int
     dead_letters: int
+    doubts: int
     resumed: bool
     summaries: tuple[ShardSummary, ...]
 
@@ -117,6 +118,7 @@ def _check_whole(
         frames=sum(marker.frames for marker in markers),
         detections=sum(marker.detections for marker in markers),
         dead_letters=sum(marker.dead_letters for marker in markers),
+        doubts=sum(marker.doubts for marker in markers),
         resumed=resumed,
         summaries=tuple(summaries),
     )

@@ -29,7 +29,7 @@ from urbandet_ray.errors import ModelError, RecordError
 from urbandet_ray.frames import Frame, Image
 from urbandet_ray.inference.job import DeadLetter, InferJob, ShardSummary
 from urbandet_ray.inference.shards import Shard
-from urbandet_ray.records.images import decode_frame, encode_jpeg, image_size
+from urbandet_ray.records.images import decode_frame, encode_jpeg, frame_size
 from urbandet_ray.records.sources import Record
 from urbandet_ray.rendering.annotate import Annotator
 from urbandet_ray.runs.detections_table import DetectionRow, rows_to_parquet
@@ -37,6 +37,8 @@ from urbandet_ray.runs.run_folder import Marker, RunFolder
 from urbandet_ray.storage import is_remote
 
 T = TypeVar("T")
+Decoded = tuple[Image, tuple[int, int], list[str]]
+"""What was decoded, the width and height of the whole frame, what the strict decoder refused."""
 Good = tuple[Record, Frame, Image, tuple[int, int]]
 """A record, its frame, what was decoded of it, and the width and height of the whole frame."""
 
@@ -129,10 +131,11 @@ class ShardProcessor:
         clock = StageClock()
         clock.busy_s["read"] = shard.read_s
         bad: list[tuple[Record, RecordError]] = []
+        doubts: list[str] = []
         rows: list[DetectionRow] = []
         drawing: deque[Future[None]] = deque()
         memory_mb = 0.0
-        for batch in self._batches(shard, clock, bad):
+        for batch in self._batches(shard, clock, bad, doubts):
             with self._model_turn, clock.stage("model"):
                 answers = self._detect([image for _, _, image, _ in batch])
             for (record, frame, image, size_wh), found in zip(batch, answers, strict=True):
@@ -149,7 +152,7 @@ class ShardProcessor:
         for future in drawing:
             future.result()
         with clock.stage("write"):
-            letters = self._commit(shard, rows, bad)
+            letters = self._commit(shard, rows, bad, len(doubts))
         return ShardSummary(
             shard=shard.name,
             source=shard.source,
@@ -157,6 +160,7 @@ class ShardProcessor:
             frames=len(rows),
             detections=sum(len(row.detections) for row in rows),
             dead_letters=tuple(letters),
+            doubts=tuple(doubts),
             extent=shard.extent,
             busy_s=clock.busy_s,
             started=started,
@@ -175,10 +179,14 @@ class ShardProcessor:
         return answers
 
     def _batches(
-        self, shard: Shard, clock: StageClock, bad: list[tuple[Record, RecordError]]
+        self,
+        shard: Shard,
+        clock: StageClock,
+        bad: list[tuple[Record, RecordError]],
+        doubts: list[str],
     ) -> Iterator[list[Good]]:
         """Decoded batches in record order; threads decode two batches ahead."""
-        ahead: deque[tuple[Record, Future[tuple[Image, tuple[int, int]]]]] = deque()
+        ahead: deque[tuple[Record, Future[Decoded]]] = deque()
         waiting = iter(shard.records)
         batch: list[Good] = []
 
@@ -196,8 +204,9 @@ class ShardProcessor:
         while ahead:
             record, future = ahead.popleft()
             try:
-                image, size_wh = future.result()
+                image, size_wh, said = future.result()
                 if record.frame is not None:
+                    doubts += [f"{record.frame.frame_key}: {one}" for one in said[:1]]
                     batch.append((record, record.frame, image, size_wh))
             except RecordError as error:
                 bad.append((record, error))
@@ -208,16 +217,19 @@ class ShardProcessor:
         if batch:
             yield batch
 
-    def _decode(self, clock: StageClock, frame: Frame) -> tuple[Image, tuple[int, int]]:
+    def _decode(self, clock: StageClock, frame: Frame) -> Decoded:
         """The frame's image, smaller where that is allowed, and the whole frame's size."""
+        doubts: list[str] = []
         least_wh = self._job.least_wh
         reduced = least_wh is not None and frame.format != "raw"
         with clock.stage("decode"):
             if reduced:
                 frame = replace(frame, encoded=bytes(frame.encoded))  # of a view, the only copy
-            image = decode_frame(frame, max_pixels=self._job.config.max_pixels, least_wh=least_wh)
-            size_wh = image_size(frame.encoded)[1:] if reduced else (image.shape[1], image.shape[0])
-            return image if image.flags.writeable else image.copy(), size_wh  # it is drawn on
+            most = self._job.config.max_pixels
+            image = decode_frame(frame, max_pixels=most, least_wh=least_wh, doubts=doubts)
+            size_wh = frame_size(frame) if reduced else (image.shape[1], image.shape[0])
+            image = image if image.flags.writeable else image.copy()  # it is drawn on
+            return image, size_wh, doubts
 
     def _draw(
         self,
@@ -239,7 +251,11 @@ class ShardProcessor:
             self._job.storage.write_provisional(uri, encoded)  # the marker makes it count
 
     def _commit(
-        self, shard: Shard, rows: list[DetectionRow], bad: list[tuple[Record, RecordError]]
+        self,
+        shard: Shard,
+        rows: list[DetectionRow],
+        bad: list[tuple[Record, RecordError]],
+        doubts: int,
     ) -> list[DeadLetter]:
         store, folder = self._job.storage, self._folder
         bad.sort(key=lambda entry: entry[0].index)
@@ -260,6 +276,7 @@ class ShardProcessor:
             frames=len(rows),
             detections=sum(len(row.detections) for row in rows),
             dead_letters=len(letters),
+            doubts=doubts,
         )
         folder.commit(marker)
         return letters

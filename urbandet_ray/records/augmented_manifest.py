@@ -23,7 +23,8 @@ from urbandet_ray.errors import InputError, LabelError, RecordError, StorageErro
 from urbandet_ray.frames import Frame, Truth
 from urbandet_ray.label_files import read_labels
 from urbandet_ray.labels import LabelMap
-from urbandet_ray.records.images import image_size, sniff_format
+from urbandet_ray.records.image_headers import image_size
+from urbandet_ray.records.images import decode_image, encode_png
 from urbandet_ray.records.writer import write_frames
 from urbandet_ray.storage import Storage, is_remote, join_uri
 
@@ -308,6 +309,8 @@ def _frame(
     encoded = storage.read_bytes(found.image)
     try:
         kind, width, height = image_size(encoded)
+        if kind not in ("jpeg", "png"):
+            encoded, kind = encode_png(decode_image(encoded)), "png"
     except RecordError as error:
         raise InputError(f"{found.image}: {error.detail}") from None
     if (width, height) != found.size_wh:
@@ -325,7 +328,7 @@ def _frame(
         frame_key=path.stem,
         segment=path.parent.name,
         encoded=encoded,
-        format=sniff_format(encoded) or kind,
+        format=kind,
         size_wh=(width, height),
         truth=Truth.of(
             boxes, [ids[number] for number in numbers], tuple(class_map[n] for n in numbers)

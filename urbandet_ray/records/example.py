@@ -20,7 +20,8 @@ from urbandet_ray.labels import LabelMap
 from urbandet_ray.phrases import some_of
 from urbandet_ray.records.class_column import class_ids_of
 from urbandet_ray.records.example_proto import example_class
-from urbandet_ray.records.images import encode_png, image_size
+from urbandet_ray.records.image_headers import IMAGE_SUFFIXES, image_size
+from urbandet_ray.records.images import encode_png
 from urbandet_ray.records.label_columns import (
     BBOX,
     OBJECT,
@@ -32,8 +33,6 @@ from urbandet_ray.records.label_columns import (
     read_masks,
 )
 from urbandet_ray.records.label_faults import usable_rows
-
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def frame_from_example(
@@ -188,7 +187,7 @@ def _frame_key(features: Mapping[str, Any], default_key: str, segment: str) -> s
         name = _text(_only(features, key, "bytes")).strip()
         base = name.rsplit("/", 1)[-1]
         stem, dot, suffix = base.rpartition(".")
-        is_image = f"{dot}{suffix}".lower() in _IMAGE_SUFFIXES and bool(stem)
+        is_image = f"{dot}{suffix}".lower() in IMAGE_SUFFIXES and bool(stem)
         names_file = "tfrecord" in base or f"--{segment}".endswith(f"--{base}")
         if is_image or (base[-1:].isdigit() and not names_file):
             return name[: -len(suffix) - 1] if is_image else name

@@ -1,98 +1,109 @@
-"""Encoded images to RGB arrays and back: JPEG by libjpeg-turbo, PNG by OpenCV.
+"""Encoded images to RGB arrays and back: JPEG by libjpeg-turbo, PNG by OpenCV, others by Pillow.
 
-A damaged or cut image is an error, never a half-grey picture. EXIF orientation is ignored, as
-TensorFlow's decoders do: boxes refer to the stored pixels.
+A damaged or cut image is an error where the field's decoders say so. A strict decoder comes first;
+what it refuses goes to one that reads as TensorFlow, OpenCV and Pillow do. Whoever asks is told
+which images took that second way.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 
 from urbandet_ray.errors import RecordError
 from urbandet_ray.frames import Frame, Image
+from urbandet_ray.records.image_headers import (
+    PNG_MAGIC,
+    damaged_by_pillow,
+    image_size,
+    open_with_pillow,
+    undecodable,
+)
+from urbandet_ray.records.orientation import UPRIGHT, size_upright, turned_upright
 
 MAX_PIXELS = 100_000_000
 
-_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-_OTHER_FORMATS = {
-    b"GIF8": "a GIF",
-    b"BM": "a BMP",
-    b"RIFF": "a WebP",
-    b"II*\0": "a TIFF",
-    b"MM\0*": "a TIFF",
-}
-_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_WITHOUT_LENGTH = frozenset(range(0xD0, 0xD8)) | {0x01}
+_WIDE = ("I;16", "I;16L", "I;16B", "I;16N")
+"""Pillow's modes of 16-bit grey, which it would cut at 255."""
 
 
-def sniff_format(encoded: bytes) -> str | None:
-    """ "jpeg" or "png" by the first bytes, None for anything else."""
-    if encoded.startswith(b"\xff\xd8"):
-        return "jpeg"
-    return "png" if encoded.startswith(_PNG_MAGIC) else None
-
-
-def image_size(encoded: bytes) -> tuple[str, int, int]:
-    """Format, width and height in pixels, from the header only.
+def frame_size(frame: Frame) -> tuple[int, int]:
+    """Width and height in pixels of what `decode_frame` makes of a frame, from its header.
 
     Raises:
-        RecordError: undecodable-image: neither JPEG nor PNG, or the header is cut or damaged.
+        RecordError: undecodable-image: the header is damaged.
     """
-    image_format = sniff_format(encoded)
-    if image_format == "jpeg":
-        width, height = _jpeg_size(encoded)
-    elif image_format == "png":
-        if len(encoded) < 33 or encoded[12:16] != b"IHDR":
-            raise _undecodable(f"the PNG of {len(encoded)} bytes has no header")
-        width, height = struct.unpack(">II", encoded[16:24])
-    else:
-        raise _undecodable(_foreign(encoded))
-    if width == 0 or height == 0:
-        raise _undecodable(f"the header says {width}x{height} pixels")
-    return image_format, width, height
+    if frame.size_wh is not None:
+        return frame.size_wh
+    return size_upright(image_size(frame.encoded)[1:], frame.orientation)
 
 
 def decode_image(
-    encoded: bytes, *, max_pixels: int = MAX_PIXELS, least_wh: tuple[int, int] | None = None
+    encoded: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    least_wh: tuple[int, int] | None = None,
+    orientation: int = UPRIGHT,
+    doubts: list[str] | None = None,
 ) -> Image:
-    """Decode a JPEG or PNG of any depth, grey, palette, CMYK or alpha to [h, w, 3] uint8 RGB.
+    """Decode an image of any depth, grey, palette, CMYK or alpha to [h, w, 3] uint8 RGB.
+
+    Of an animation or of several pages it is the first. Alpha is left out.
 
     Args:
-        encoded: the file's bytes.
+        encoded: the file's bytes: JPEG, PNG, BMP, GIF, WebP or TIFF.
         max_pixels: more are refused.
         least_wh: a JPEG may come smaller, by a factor that libjpeg decodes at (n/8), but not below
             this; None is its own size.
+        orientation: EXIF orientation to turn the pixels by; 1 is as they are encoded.
+        doubts: gets what the strict decoder said, where it refused and the tolerant one did not.
 
     Raises:
         RecordError: undecodable-image, or image-too-large by its header, before any allocation.
     """
     image_format, width, height = image_size(encoded)
     _check_pixels(width, height, max_pixels)
-    return _decode_jpeg(encoded, least_wh) if image_format == "jpeg" else _decode_png(encoded)
+    if image_format == "jpeg":
+        least = None if least_wh is None else size_upright(least_wh, orientation)
+        image = _decode_jpeg(encoded, least, doubts)
+    elif image_format == "png":
+        image = _decode_png(encoded, doubts)
+    else:
+        image = _decode_with_pillow(encoded, image_format)
+    return turned_upright(image, orientation)
 
 
 def decode_frame(
-    frame: Frame, *, max_pixels: int = MAX_PIXELS, least_wh: tuple[int, int] | None = None
+    frame: Frame,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    least_wh: tuple[int, int] | None = None,
+    doubts: list[str] | None = None,
 ) -> Image:
     """The frame's image as [h, w, 3] uint8 RGB; a raw frame's is a read-only view of its bytes.
 
-    See `decode_image`.
+    It is turned by the frame's orientation. See `decode_image`.
 
     Raises:
         RecordError: undecodable-image or image-too-large.
     """
     if frame.format != "raw":
-        encoded = bytes(frame.encoded)  # of a view, a copy
-        return decode_image(encoded, max_pixels=max_pixels, least_wh=least_wh)
+        return decode_image(
+            bytes(frame.encoded),  # of a view, a copy
+            max_pixels=max_pixels,
+            least_wh=least_wh,
+            orientation=frame.orientation,
+            doubts=doubts,
+        )
     if frame.size_wh is None:
-        raise _undecodable("a raw frame without its size")
+        raise undecodable("a raw frame without its size")
     width, height = frame.size_wh
     _check_pixels(width, height, max_pixels)
     if len(frame.encoded) != width * height * 3:
-        raise _undecodable(f"{len(frame.encoded)} raw bytes are not {width}x{height} RGB pixels")
+        raise undecodable(f"{len(frame.encoded)} raw bytes are not {width}x{height} RGB pixels")
     return np.frombuffer(frame.encoded, np.uint8).reshape(height, width, 3)
 
 
@@ -117,28 +128,9 @@ def encode_png(image: Image) -> bytes:
     return encoded.tobytes()
 
 
-def _jpeg_size(encoded: bytes) -> tuple[int, int]:
-    """Walk the segments up to the start-of-frame marker (ITU T.81, B.1.1)."""
-    place, end = 2, len(encoded)
-    while place + 4 <= end:
-        if encoded[place] != 0xFF:
-            break
-        marker = encoded[place + 1]
-        if marker == 0xFF or marker in _WITHOUT_LENGTH:
-            place += 1 if marker == 0xFF else 2
-            continue
-        if marker in _START_OF_FRAME:
-            if place + 9 > end:
-                break
-            height, width = struct.unpack_from(">HH", encoded, place + 5)
-            return width, height
-        place += 2 + max(int.from_bytes(encoded[place + 2 : place + 4], "big"), 2)
-        if marker == 0xDA:
-            break
-    raise _undecodable(f"the JPEG of {end} bytes has no frame header: cut short or damaged")
-
-
-def _decode_jpeg(encoded: bytes, least_wh: tuple[int, int] | None) -> Image:
+def _decode_jpeg(
+    encoded: bytes, least_wh: tuple[int, int] | None, doubts: list[str] | None
+) -> Image:
     import simplejpeg
 
     width, height = least_wh or (0, 0)
@@ -147,13 +139,57 @@ def _decode_jpeg(encoded: bytes, least_wh: tuple[int, int] | None) -> Image:
             encoded, strict=True, min_width=width, min_height=height
         )
     except ValueError as error:
-        raise _undecodable(f"the JPEG of {len(encoded)} bytes is damaged: {error}") from None
+        complaint = f"the JPEG of {len(encoded)} bytes is damaged: {error}"
+        return _decode_odd_jpeg(encoded, complaint, doubts)
     return image
 
 
-def _decode_png(encoded: bytes) -> Image:
-    """Check the chunks first: OpenCV may hand out what it has of a damaged file."""
-    place = len(_PNG_MAGIC)
+def _decode_odd_jpeg(encoded: bytes, complaint: str, doubts: list[str] | None) -> Image:
+    """Pillow takes and refuses the JPEGs that TensorFlow does, to the same pixels.
+
+    Stray bytes between segments, odd scan headers, bytes before the end marker: libjpeg warns and
+    goes on. A file that ends too early is refused, and nothing is made up for what is missing.
+
+    Raises:
+        RecordError: undecodable-image, with the strict decoder's complaint.
+    """
+    try:
+        image = np.array(open_with_pillow(encoded, "jpeg").convert("RGB"))
+    except Exception:  # of damaged bytes Pillow's readers raise errors of many kinds
+        raise undecodable(complaint) from None
+    if doubts is not None:
+        doubts.append(complaint)
+    return image
+
+
+def _decode_with_pillow(encoded: bytes, image_format: str) -> Image:
+    picture = open_with_pillow(encoded, image_format)
+    try:
+        picture.load()
+        return _to_rgb(picture)
+    except RecordError:
+        raise
+    except Exception as error:  # of damaged bytes Pillow's readers raise errors of many kinds
+        raise damaged_by_pillow(encoded, image_format, error) from None
+
+
+def _to_rgb(picture: Any) -> Image:
+    if picture.mode in _WIDE:
+        grey = (np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if picture.mode in ("I", "F"):
+        kind = {"I": "32-bit numbers", "F": "floating point numbers"}[picture.mode]
+        raise undecodable(f"its pixels are {kind}, expected 8 or 16 bits: save it as 8-bit RGB")
+    return np.array(picture.convert("RGB"))
+
+
+def _decode_png(encoded: bytes, doubts: list[str] | None) -> Image:
+    """Check the chunks first: OpenCV may hand out what it has of a damaged file.
+
+    A chunk of text or metadata is not needed for the pixels, and libpng passes over it where its
+    checksum is wrong (PNG 3, 13.2: ancillary chunks, whose names begin with a small letter).
+    """
+    place = len(PNG_MAGIC)
     while place + 12 <= len(encoded):
         (length,) = struct.unpack_from(">I", encoded, place)
         stop = place + 8 + length
@@ -161,11 +197,15 @@ def _decode_png(encoded: bytes) -> Image:
         if stop + 4 > len(encoded):
             break
         if zlib.crc32(encoded[place + 4 : stop]) != int.from_bytes(encoded[stop : stop + 4], "big"):
-            raise _undecodable(f"the PNG's {kind!r} chunk at byte {place} is damaged")
+            complaint = f"the PNG's {kind!r} chunk at byte {place} is damaged"
+            if not kind[:1].islower():
+                raise undecodable(complaint)
+            if doubts is not None:
+                doubts.append(complaint)
         if kind == b"IEND":
             return _decode_png_pixels(encoded)
         place = stop + 4
-    raise _undecodable(f"the PNG is cut short after {len(encoded)} bytes")
+    raise undecodable(f"the PNG is cut short after {len(encoded)} bytes")
 
 
 def _decode_png_pixels(encoded: bytes) -> Image:
@@ -175,9 +215,9 @@ def _decode_png_pixels(encoded: bytes) -> Image:
     try:
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
     except cv2.error as error:
-        raise _undecodable(f"the PNG's pixels are damaged: {str(error).strip()}") from None
+        raise undecodable(f"the PNG's pixels are damaged: {str(error).strip()}") from None
     if image is None:
-        raise _undecodable("the PNG's pixels are damaged")
+        raise undecodable("the PNG's pixels are damaged")
     return image.astype(np.uint8, copy=False)
 
 
@@ -187,16 +227,3 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
             "image-too-large",
             f"the header says {width}x{height} pixels; at most {max_pixels} are decoded",
         )
-
-
-def _foreign(encoded: bytes) -> str:
-    if not encoded:
-        return "the image is empty: 0 bytes"
-    for magic, name in _OTHER_FORMATS.items():
-        if encoded.startswith(magic):
-            return f"the image is {name}; expected JPEG or PNG"
-    return f"the image begins with {encoded[:8]!r}; expected JPEG or PNG"
-
-
-def _undecodable(detail: str) -> RecordError:
-    return RecordError("undecodable-image", detail)

@@ -19,7 +19,8 @@ from urbandet_ray.frames import Frame
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.bytestream import ByteStream, skip_bytes
 from urbandet_ray.records.example import frame_and_problems_from_example
-from urbandet_ray.records.images import sniff_format
+from urbandet_ray.records.image_headers import sniff_format
+from urbandet_ray.records.orientation import exif_orientation
 from urbandet_ray.records.source import Record, Source
 from urbandet_ray.records.tfrecord import (
     HEADER_BYTES,
@@ -85,7 +86,13 @@ def read_images(source: Source, storage: Storage, first_index: int) -> Iterator[
             data, error = b"", bad
         frame = None
         if error is None:
-            frame = Frame(key, source.segment, data, sniff_format(data) or "jpeg")
+            frame = Frame(
+                key,
+                source.segment,
+                data,
+                sniff_format(data) or "jpeg",
+                orientation=exif_orientation(data),
+            )
         return Record(index, index, index + 1, data, error, frame, info.uri)
 
     indexes = range(first_index, len(source.files))

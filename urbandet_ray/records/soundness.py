@@ -10,6 +10,7 @@ from typing import Any
 from urbandet_ray.errors import RecordError
 from urbandet_ray.frames import Frame
 from urbandet_ray.labels import LabelMap
+from urbandet_ray.phrases import some_of
 from urbandet_ray.records.class_column import HARMLESS, NO_CLASS, UNKNOWN_TEXT
 from urbandet_ray.records.data_folder import DataFolder
 from urbandet_ray.records.images import decode_frame
@@ -24,6 +25,7 @@ Progress = Callable[[int, int], None]
 """Called with (sources done, sources in all) after each source."""
 
 _SHOWN_PROBLEMS = 40
+_SHOWN_DOUBTS = 3
 _AS_STORED = "its pixels are used as they are encoded, and boxes have to be those of that picture"
 
 
@@ -123,21 +125,32 @@ def validate(
     problems: list[Problem] = []
     parts = {one.uri: name for name, part in data.parts.items() for one in part.sources}
     looks, faults = {name: Pictures() for name in data.parts}, LabelFaults()
+    doubts: list[str] = []
     for done, source in enumerate(data.sources, start=1):
         count, found = _check_source(
-            source, storage, labels, faults, looks.get(parts.get(source.uri, ""))
+            source, storage, labels, faults, looks.get(parts.get(source.uri, "")), doubts
         )
         files.append(count)
         problems += found
         if progress is not None:
             progress(done, len(data.sources))
     problems = [replace(one, reason=settled_reason(one.reason, faults.counts)) for one in problems]
-    notes = faults.to_lines() + faults.class_lines()
+    notes = faults.to_lines() + faults.class_lines() + _doubt_lines(doubts)
     if "train" in looks and "val" in looks:
         leaks = find_leaks(looks["train"], looks["val"])
         problems += _leak_problems(leaks, data.parts["val"].uri)
         notes += [leaks.compared] if leaks.compared else []
     return ValidationReport(data.uri, tuple(files), tuple(problems), tuple(notes))
+
+
+def _doubt_lines(doubts: list[str]) -> list[str]:
+    if not doubts:
+        return []
+    images = "image is" if len(doubts) == 1 else "images are"
+    return [
+        f"{len(doubts)} {images} not quite as the format wants, and decoded as TensorFlow, OpenCV "
+        f"and Pillow do: {some_of(doubts, _SHOWN_DOUBTS)}"
+    ]
 
 
 def _leak_problems(leaks: Leaks, uri: str) -> Iterator[Problem]:
@@ -152,12 +165,13 @@ def _check_source(
     labels: LabelMap | None,
     faults: LabelFaults,
     pictures: Pictures | None,
+    doubts: list[str],
 ) -> tuple[FileCount, list[Problem]]:
     good = bad = 0
     problems: list[Problem] = []
     first_with_key: dict[str, int] = {}
     for record in read_source(source, storage, labels=labels):
-        found = _check_record(record, source, labels)
+        found = _check_record(record, source, labels, doubts)
         faults.add(record.problems, f"{record.uri} record {record.index}")
         if record.frame is not None:
             if pictures is not None and not any(problem.fatal for problem in found):
@@ -175,13 +189,17 @@ def _check_source(
     return FileCount(source.uri, good, bad), problems
 
 
-def _check_record(record: Record, source: Source, labels: LabelMap | None) -> list[Problem]:
+def _check_record(
+    record: Record, source: Source, labels: LabelMap | None, doubts: list[str]
+) -> list[Problem]:
     if record.error is not None or record.frame is None:
         return [_fatal(record, record.error)] if record.error else []
     try:
-        decode_frame(record.frame)
+        said: list[str] = []
+        decode_frame(record.frame, doubts=said)
     except RecordError as error:
         return [_fatal(record, error)]
+    doubts += [f"{record.uri} record {record.index}: {one}" for one in said[:1]]
     problems = []
     if source.kind == "tfrecord":
         turn = exif_orientation(record.frame.encoded)

@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 from urbandet_ray.errors import ArchivedError, InputError, RecordError
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.bytestream import read_exactly
+from urbandet_ray.records.image_headers import IMAGE_SUFFIXES
 from urbandet_ray.records.readers import read_images, read_tfrecord
 from urbandet_ray.records.source import Record, Source, SourceKind
 from urbandet_ray.records.tfrecord import HEADER_BYTES, decompress, is_record_header
@@ -25,17 +26,19 @@ __all__ = ["Record", "Source", "list_sources", "read_source", "spread"]
 
 Item = TypeVar("Item")
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 VIDEO_SUFFIXES = frozenset(f".{ending}" for ending in VIDEO_ENDINGS.split("|"))
 _TFRECORD_NAME = re.compile(r"tfrecord|\.tfrec(\.gz)?$|\.records?(-\d+-of-\d+)?(\.gz)?$", re.I)
 _OTHER_SUFFIX = re.compile(
     r"\.(txt|md|jsonl?|ya?ml|csv|pbtxt|config|py|sh|html|index|parquet|zip)$", re.I
 )
 _DATA_SUFFIX = re.compile(
-    rf"(\.(tfrecords?|tfrec|records?))?(\.gz)?$|\.({VIDEO_ENDINGS}|jpe?g|png)$", re.I
+    r"(\.(tfrecords?|tfrec|records?))?(\.gz)?$|("
+    + "|".join(re.escape(one) for one in sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
+    + ")$",
+    re.I,
 )
 _EXPECTED = (
-    "TFRecord files, folders of images (.jpg, .jpeg, .png) "
+    f"TFRecord files, folders of images ({', '.join(sorted(IMAGE_SUFFIXES))}) "
     "or videos (.mp4, .mov, .avi, .mkv, .webm, .ts and others)"
 )
 Shape = Literal["file", "folder", "pattern"]

@@ -17,7 +17,7 @@ from urbandet_ray.frames import Frame
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.class_column import labels_of_texts, renumbered
 from urbandet_ray.records.data_folder import DataFolder
-from urbandet_ray.records.images import image_size
+from urbandet_ray.records.images import frame_size
 from urbandet_ray.records.label_faults import LabelFaults
 from urbandet_ray.records.sources import read_source
 from urbandet_ray.storage import Storage
@@ -228,11 +228,8 @@ def _percentiles(values: NDArray[np.float32]) -> tuple[float, float, float]:
 
 
 def _size_text(frame: Frame) -> str:
-    size_wh = frame.size_wh
-    if size_wh is None:
-        try:
-            _, *size = image_size(frame.encoded)
-        except RecordError:
-            return "unknown"
-        size_wh = (size[0], size[1])
-    return f"{size_wh[0]} x {size_wh[1]}"
+    try:
+        width, height = frame_size(frame)
+    except RecordError:
+        return "unknown"
+    return f"{width} x {height}"

@@ -42,6 +42,7 @@ class Marker:
         first_offset, next_offset: where its records, and the next one, start in the source.
         last: the source ends here.
         frames, detections, dead_letters: what it holds; frames + dead_letters is the record count.
+        doubts: of the frames, those that the strict decoder refused and the tolerant one took.
     """
 
     shard: str
@@ -55,6 +56,7 @@ class Marker:
     frames: int
     detections: int
     dead_letters: int
+    doubts: int = 0
 
     def __post_init__(self) -> None:
         if self.first_index < 0 or self.next_index < self.first_index + (not self.last):

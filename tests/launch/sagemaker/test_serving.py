@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pictures import exif_turn, saved, smooth_picture
 from waiting import END_S
 
 from urbandet_ray.entrypoints import serve
@@ -95,6 +96,20 @@ def test_a_png_is_answered_too(address: tuple[str, int], street: bytes) -> None:
     assert told["detections"] == ask(address, street)[1]["detections"]
 
 
+@pytest.mark.parametrize(
+    ("image_format", "turn", "size"),
+    [("JPEG", 6, (60, 90)), ("WEBP", 3, (90, 60)), ("PNG", 8, (60, 90)), ("BMP", 1, (90, 60))],
+)
+def test_pictures_are_answered_upright(
+    address: tuple[str, int], image_format: str, turn: int, size: tuple[int, int]
+) -> None:
+    """As a phone shows them; the answer tells the size that the boxes are for."""
+    settings = {} if image_format == "BMP" else {"exif": exif_turn(turn)}
+    body = saved(smooth_picture(), image_format, **settings)
+    status, told = ask(address, body, f"image/{image_format.lower()}")
+    assert (status, told["image"]) == (200, {"width": size[0], "height": size[1]})
+
+
 def test_ping_answers(address: tuple[str, int]) -> None:
     """Once the model is loaded; the server is made after it."""
     assert ask(address, method="GET", path="/ping") == (200, {"model": "shipped"})
@@ -120,7 +135,7 @@ def test_several_at_once(address: tuple[str, int], street: bytes) -> None:
     ("body", "kind", "status", "message"),
     [
         (b"", "image/jpeg", 400, "the image is empty"),
-        (b"GIF89a", "image/jpeg", 400, "the image is a GIF; expected JPEG or PNG"),
+        (b"GIF89a", "image/jpeg", 400, "the GIF of 6 bytes is damaged"),
         (b"\xff\xd8\xff\xe0broken", "image/jpeg", 400, "cut short or damaged"),
         (b'{"instances": []}', "application/json", 415, "Content-Type is application/json: send"),
         (b"x", "", 415, "Content-Type is not given: send one of image/jpeg"),

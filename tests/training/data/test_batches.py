@@ -6,12 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 from painted import grey_example, painted_example, write_records
+from pictures import odd_jpegs, odd_pngs, saved, smooth_picture
+from PIL import Image as Pillow
 
+from urbandet_ray.errors import RecordError
 from urbandet_ray.frames import Frame, Truth
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.records.example import example_from_frame
 from urbandet_ray.records.example_proto import example_class
-from urbandet_ray.records.images import encode_jpeg, encode_png
+from urbandet_ray.records.images import decode_image, encode_jpeg, encode_png
 from urbandet_ray.records.sources import list_sources
 from urbandet_ray.storage import Storage
 from urbandet_ray.training.augmentation.presets import Augmentation, augmentation
@@ -23,10 +26,12 @@ from urbandet_ray.training.data.batches import (
 )
 from urbandet_ray.training.data.record_index import RecordIndex, build_index, share_of_worker
 from urbandet_ray.training.data.sampler import Sampler
+from urbandet_ray.training.data.tensorflow_images import check_trainable
 
 pytestmark = pytest.mark.train
 
 NONE = Augmentation(())
+PICTURE = smooth_picture()
 
 
 class SmallModel:
@@ -200,3 +205,35 @@ def test_pictures_to_look_at_are_the_same_for_the_same_seed() -> None:
     ]
     assert (shown[0] == shown[1]).all()
     assert (shown[0] != shown[2]).any()
+
+
+@pytest.mark.parametrize("encoded", [*odd_jpegs(PICTURE).values(), *odd_pngs(PICTURE).values()])
+def test_odd_images_are_those_that_tensorflow_decodes(encoded: bytes) -> None:
+    """To the same pixels, up to its faster inverse transform of a JPEG."""
+    tf = open_odapi().tf
+    seen = tf.io.decode_image(encoded, channels=3).numpy().astype(int)
+    assert np.abs(seen - decode_image(encoded)).max() <= 8
+
+
+@pytest.mark.parametrize(
+    ("image_format", "image", "told"),
+    [
+        ("bmp", PICTURE, None),
+        ("webp", PICTURE, None),
+        ("gif", Pillow.fromarray(PICTURE).quantize(16), None),
+        ("bmp", Pillow.fromarray(PICTURE).quantize(16), "decodes this BMP to other colours"),
+        ("bmp", Pillow.fromarray(PICTURE).convert("1"), "does not decode this BMP"),
+        ("tiff", PICTURE, r"does not decode this TIFF \(Unknown image file format"),
+        ("webp", np.dstack([PICTURE, PICTURE[..., 0]]), "does not decode this WEBP"),
+    ],
+)
+def test_images_that_tensorflow_does_not_decode_are_told(
+    image_format: str, image: Any, told: str | None
+) -> None:
+    """Training leaves them out with a word, where inference reads them."""
+    frame = Frame("a", "s", saved(image, image_format), image_format)
+    if told is None:
+        check_trainable(frame)
+        return
+    with pytest.raises(RecordError, match=f"untrainable-image: TensorFlow {told}"):
+        check_trainable(frame)

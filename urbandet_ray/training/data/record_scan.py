@@ -24,7 +24,8 @@ from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.bytestream import CHUNK_BYTES, read_exactly
 from urbandet_ray.records.class_column import RESOLVED
 from urbandet_ray.records.example import frame_and_problems_from_example
-from urbandet_ray.records.images import decode_frame, decode_image, image_size
+from urbandet_ray.records.image_headers import image_size
+from urbandet_ray.records.images import decode_frame, decode_image
 from urbandet_ray.records.label_columns import ODD_COLUMN
 from urbandet_ray.records.source import Record, Source
 from urbandet_ray.records.tfrecord import (
@@ -36,9 +37,10 @@ from urbandet_ray.records.tfrecord import (
     read_records,
 )
 from urbandet_ray.storage import Storage, is_remote
+from urbandet_ray.training.data.tensorflow_images import check_trainable
 
 _LENGTH = struct.Struct("<Q")
-_FORMAT = 2
+_FORMAT = 3
 """Of the kept scans; a change of what they hold counts it up."""
 
 
@@ -147,7 +149,8 @@ def check_record(data: bytes, source: Source, index: int, checks: Checks) -> Che
     """What is in a record that can be trained on.
 
     Raises:
-        RecordError: it can't be: no Example, no image, undecodable, columns that do not fit.
+        RecordError: it can't be: no Example, no image, undecodable by anybody or by TensorFlow,
+            columns that do not fit.
     """
     frame, problems = frame_and_problems_from_example(
         data,
@@ -162,6 +165,7 @@ def check_record(data: bytes, source: Source, index: int, checks: Checks) -> Che
         decode_frame(frame)
     else:
         image_size(frame.encoded)
+    check_trainable(frame)
     if frame.truth is None:
         return Checked(np.zeros(0, np.int32), 0, False)
     if checks.masks:

@@ -13,7 +13,7 @@ from urbandet_ray.boxes import Boxes
 from urbandet_ray.errors import RecordError
 from urbandet_ray.frames import Frame
 from urbandet_ray.labels import LabelMap
-from urbandet_ray.records.images import image_size
+from urbandet_ray.records.images import frame_size
 from urbandet_ray.records.label_columns import OBJECT
 from urbandet_ray.records.label_faults import LabelFaults
 from urbandet_ray.records.leaks import Pictures
@@ -21,6 +21,7 @@ from urbandet_ray.records.orientation import exif_orientation
 from urbandet_ray.records.source import Record, Source
 from urbandet_ray.records.sources import read_source
 from urbandet_ray.storage import Storage
+from urbandet_ray.training.data.tensorflow_images import check_trainable
 
 _KEYPOINT = f"{OBJECT}keypoint/".encode()
 
@@ -43,6 +44,7 @@ class DataSplit:
         boxes_per_frame: [frames with boxes] how many each holds.
         faults: boxes and columns that were left out.
         turned: frames whose EXIF tag says that they are to be turned.
+        untrainable: frames that only TensorFlow does not decode as others do, with the reason.
         keypoints: frames whose record holds keypoints.
     """
 
@@ -59,6 +61,7 @@ class DataSplit:
     boxes_per_frame: NDArray[np.int32]
     faults: LabelFaults
     turned: int
+    untrainable: tuple[str, ...]
     keypoints: int
 
     @property
@@ -82,12 +85,18 @@ class _Tally:
     boxes_per_frame: list[int] = field(default_factory=list)
     faults: LabelFaults = field(default_factory=LabelFaults)
     turned: int = 0
+    untrainable: list[str] = field(default_factory=list)
     keypoints: int = 0
 
     def add(self, record: Record, frame: Frame) -> None:
         self.faults.add(record.problems, f"{record.uri} record {record.index}")
         self.keypoints += _KEYPOINT in record.raw
         self.turned += exif_orientation(frame.encoded) != 1
+        try:
+            check_trainable(frame)
+        except RecordError as error:
+            if error.reason == "untrainable-image":
+                self.untrainable.append(f"{record.uri} record {record.index}: {error.detail}")
         self.pictures.add(frame)
         self.segments.add(frame.segment)
         self.frames += 1
@@ -95,7 +104,7 @@ class _Tally:
         if truth is None or not len(truth):
             return
         try:
-            width, height = frame.size_wh or image_size(frame.encoded)[1:]
+            width, height = frame_size(frame)
         except RecordError:
             return
         self.boxes.append(truth.boxes_xyxy)
@@ -141,5 +150,6 @@ def read_split(
         boxes_per_frame=np.array(tally.boxes_per_frame, np.int32),
         faults=tally.faults,
         turned=tally.turned,
+        untrainable=tuple(tally.untrainable),
         keypoints=tally.keypoints,
     )

@@ -28,6 +28,7 @@ def check_labelling(case: Case) -> Iterator[Finding]:
         yield from _check_faults(case, split, reader)
         yield from _check_texts(case, split, reader)
         yield from _check_turns(case, split, reader)
+        yield from _check_formats(case, split, reader)
         if split.keypoints and not _tasks_of(case):
             yield case.finding(
                 "note",
@@ -105,6 +106,19 @@ def _check_turns(case: Case, split: DataSplit, reader: str) -> Iterator[Finding]
             "turns them: their pixels are used as they are encoded, as the OD API does, and boxes "
             "of the upright picture lie elsewhere",
             "look at them with `urbandet data show`; turn the pictures before they are written",
+        )
+
+
+def _check_formats(case: Case, split: DataSplit, reader: str) -> Iterator[Finding]:
+    if split.untrainable:
+        count = len(split.untrainable)
+        yield case.finding(
+            "error" if count == split.frames else "warning",
+            "untrainable-image",
+            f"{reader}.tf_record_input_reader.input_path",
+            f"{count:,} of {split.frames:,} frames of {split.uri} cannot be trained on, though "
+            f"inference reads them: {split.untrainable[0]}",
+            "write the images of these records as JPEG or PNG",
         )
 
 
