@@ -152,7 +152,16 @@ def is_hidden(relative: str) -> bool:
 
     On S3 "." and ".." are names as any other, which some programs leave in keys: not hidden.
     """
+    return bool(hidden_part(relative))
+
+
+def hidden_part(relative: str) -> str:
+    """A path down to its first hidden part, with "/" behind a folder; "" where nothing is hidden.
+
+    `a/.git/config` is hidden by `a/.git/`.
+    """
     parts = relative.split("/")
-    return relative.endswith(".tmp") or any(
-        part.startswith(".") and part not in (".", "..") for part in parts
-    )
+    for depth, part in enumerate(parts, start=1):
+        if part.startswith(".") and part not in (".", ".."):
+            return "/".join(parts[:depth]) + "/" * (depth < len(parts))
+    return relative if relative.endswith(".tmp") else ""

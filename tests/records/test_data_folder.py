@@ -157,7 +157,9 @@ def test_pictures_are_no_training_records(make: Make) -> None:
     """They can be looked at, not trained on."""
     data = read_data_folder(str(make("train/a.png", "val/b.tfrecord")), Storage())
     assert [one.kind for one in data.sources] == ["images", "tfrecord"]
-    with pytest.raises(NotFoundError, match=r"no train/ .* it holds train 1 folder of images, val"):
+    with pytest.raises(
+        NotFoundError, match=r"no train/ .* it holds train 1 folder of images \(1 .png\), val"
+    ):
         data.for_training()
 
 

@@ -25,7 +25,8 @@ from urbandet_ray.inference.tracks import tracker_version
 from urbandet_ray.json_files import to_json
 from urbandet_ray.label_files import read_labels
 from urbandet_ray.models.loader import find_model
-from urbandet_ray.records.sources import Source, list_sources
+from urbandet_ray.records.input_contents import list_input
+from urbandet_ray.records.sources import Source
 from urbandet_ray.runs.lock import LOCK_NAME, WriterLock
 from urbandet_ray.runs.manifest import begin_run
 from urbandet_ray.runs.run_folder import (
@@ -90,7 +91,8 @@ def infer(
     Args:
         config: what to do.
         on_progress: told of each shard.
-        say: told what backend=auto measures and chooses, and of GPUs that stay idle.
+        say: told what is read and left out, what backend=auto measures and chooses, and of GPUs
+            that stay idle.
 
     Raises:
         UrbandetError: what is wrong, and what to do.
@@ -100,7 +102,9 @@ def infer(
         tracker_version()  # refuses where there is none
     storage = Storage(config.storage)
     labels = read_labels(config.labels, storage)
-    sources = list_sources(config.input, storage)
+    sources, contents = list_input(config.input, storage)
+    if say is not None:
+        say("\n".join([f"{config.input}: {contents.read}", *contents.to_lines()]))
     choice = None
     if config.backend == "auto":
         choice, found = choose_backend(config, storage, labels, sources, say or (lambda _: None))
@@ -109,7 +113,7 @@ def infer(
         found = find_model(config.model, storage)
     if config.actors.gpus and not found.files.knows_gpus and say is not None:
         say(f"{config.model.uri} runs on the CPU alone: the GPUs that its actors hold stay idle")
-    manifest = make_manifest(config, found, storage, labels, sources)
+    manifest = make_manifest(config, found, storage, labels, sources, contents)
     detector = look_at_model(config, found, storage, labels)
     job = make_job(config, found, storage, labels)
     folder = job.folder()

@@ -18,6 +18,7 @@ from urbandet_ray.models.loader import FoundModel
 from urbandet_ray.models.model_files import ModelFiles
 from urbandet_ray.models.shipped import SHIPPED_URI
 from urbandet_ray.models.tiles import load_tiled
+from urbandet_ray.records.input_contents import InputContents
 from urbandet_ray.records.sources import Source
 from urbandet_ray.runs.manifest import InferenceManifest
 from urbandet_ray.storage import Storage, absolute_uri
@@ -100,6 +101,7 @@ def make_manifest(
     storage: Storage,
     labels: LabelMap,
     sources: Sequence[Source],
+    contents: InputContents | None = None,
 ) -> InferenceManifest:
     """run.json: the same settings over the same input give the same bytes.
 
@@ -125,4 +127,5 @@ def make_manifest(
             "settings": digest([results, labels.to_dict()]),
             "input": digest(listing),
         },
+        files={} if contents is None else contents.to_dict(),
     )

@@ -7,13 +7,13 @@ mean the same files.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from urbandet_ray.errors import InputError, NotFoundError
 from urbandet_ray.label_files import read_labels
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.phrases import some_of
+from urbandet_ray.records.input_contents import InputContents, contents_of, count_of
 from urbandet_ray.records.label_map_lookup import find_label_map
 from urbandet_ray.records.source import Source
 from urbandet_ray.records.sources import (
@@ -33,6 +33,7 @@ _EXPECTED = (
     "label_map.pbtxt"
 )
 _SHOWN = 3
+_NOTHING = InputContents("", ())
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class DataFolder:
         labels_uri: the label map that belongs to the data; None where there is none.
         labels: its classes.
         left_out: sources beside the parts, which nothing reads.
+        contents: the files that are no sources, and why.
     """
 
     uri: str
@@ -87,6 +89,7 @@ class DataFolder:
     labels_uri: str | None
     labels: LabelMap | None
     left_out: tuple[Source, ...] = ()
+    contents: InputContents = _NOTHING
 
     @property
     def parts(self) -> dict[str, SplitFolder]:
@@ -110,14 +113,15 @@ class DataFolder:
         return self.parts["train"], self.parts["val"]
 
     def to_text(self) -> str:
-        """A line for a person: the parts, the label map, and what is left out."""
+        """Lines for a person: the parts and the label map, then what is left out."""
         labels = f"classes by {self.labels_uri}" if self.labels_uri else "no label map"
-        return f"{self.uri}: {self._found()}; {labels}{self._left_out()}"
+        found = f"{self.uri}: {self._found()}; {labels}{self._left_out()}"
+        return "\n".join([found, *self.contents.to_lines()])
 
     def _found(self) -> str:
         if not self.parts:
-            return f"{_count(self.sources)} in no train/ or val/"
-        return ", ".join(f"{name} {_count(part.sources)}" for name, part in self.parts.items())
+            return f"{count_of(self.sources)} in no train/ or val/"
+        return ", ".join(f"{name} {count_of(part.sources)}" for name, part in self.parts.items())
 
     def _left_out(self) -> str:
         if not self.left_out:
@@ -143,7 +147,8 @@ def read_data_folder(uri: str, storage: Storage, labels: str | None = None) -> D
         LabelError: a label map is none.
         NotFoundError: nothing is there.
     """
-    infos = list(storage.list_files(uri))
+    hidden: list[str] = []
+    infos = list(storage.list_files(uri, hidden))
     if not infos:
         raise InputError(f"{uri} is an empty folder: expected train/ and val/ with TFRecord files")
     base, shape = base_of(uri, infos)
@@ -170,6 +175,9 @@ def read_data_folder(uri: str, storage: Storage, labels: str | None = None) -> D
         labels_uri=labels,
         labels=read_labels(labels, storage) if labels else None,
         left_out=tuple(beside),
+        contents=contents_of(
+            uri, infos, hidden, [*sources, *beside], [labels] if labels is not None else []
+        ),
     )
 
 
@@ -208,14 +216,3 @@ def _parts(uri: str, paths: dict[str, FileInfo], storage: Storage) -> dict[str, 
         if found.sources:
             parts[name] = found
     return parts if {"train", "val"} & set(parts) else {}
-
-
-def _count(sources: Sequence[Source]) -> str:
-    """ "2 TFRecord files, 1 folder of images"."""
-    nouns = {
-        "tfrecord": ("TFRecord file", "TFRecord files"),
-        "images": ("folder of images", "folders of images"),
-        "video": ("video", "videos"),
-    }
-    counts = {kind: sum(one.kind == kind for one in sources) for kind in nouns}
-    return ", ".join(f"{count} {nouns[kind][count > 1]}" for kind, count in counts.items() if count)

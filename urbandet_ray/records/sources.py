@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 from urbandet_ray.errors import ArchivedError, InputError, RecordError
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.bytestream import read_exactly
-from urbandet_ray.records.image_headers import IMAGE_SUFFIXES
+from urbandet_ray.records.image_headers import IMAGE_SUFFIXES, sniff_format
 from urbandet_ray.records.readers import read_images, read_tfrecord
 from urbandet_ray.records.source import Record, Source, SourceKind
 from urbandet_ray.records.tfrecord import HEADER_BYTES, decompress, is_record_header
@@ -73,7 +73,15 @@ def list_sources(uri: str, storage: Storage) -> list[Source]:
         NotFoundError: nothing is there.
         StorageError: it cannot be listed.
     """
-    infos = list(storage.list_files(uri))
+    return sources_listed(uri, list(storage.list_files(uri)), storage)
+
+
+def sources_listed(uri: str, infos: Sequence[FileInfo], storage: Storage) -> list[Source]:
+    """`list_sources`, of the files that were listed at the URI.
+
+    Raises:
+        InputError: there are none, or frames are read from none of them.
+    """
     if not infos:
         raise InputError(f"{uri} is an empty folder: expected {_EXPECTED}")
     sources = sources_among(uri, infos, storage)
@@ -95,8 +103,7 @@ def sources_among(uri: str, infos: Sequence[FileInfo], storage: Storage | None) 
     found = [(info.uri[len(base) :].lstrip("/"), info) for info in infos]
     kinds = {relative: _kind_by_name(relative) for relative, _ in found}
     if storage is not None and not any(kinds.values()):
-        for relative, info in found[:_SNIFFED_FILES]:
-            kinds[relative] = "tfrecord" if _holds_records(info, storage) else None
+        kinds |= _kinds_by_content(found, storage)
     usable = [file for file in found if kinds[file[0]]]
     singles = [
         (relative, _file_source(kind, info))
@@ -195,13 +202,26 @@ def _kind_by_name(relative: str) -> SourceKind | None:
     return None
 
 
-def _holds_records(info: FileInfo, storage: Storage) -> bool:
-    """Whether a file of any other name begins with a TFRecord header."""
+def _kinds_by_content(found: Sequence[_Found], storage: Storage) -> dict[str, SourceKind | None]:
+    """What files are whose names tell nothing; the rest is looked at where the first ones tell."""
+    kinds: dict[str, SourceKind | None] = {}
+    for number, (relative, info) in enumerate(found):
+        if number == _SNIFFED_FILES and not any(kinds.values()):
+            break
+        kinds[relative] = _kind_by_content(info, storage)
+    return kinds
+
+
+def _kind_by_content(info: FileInfo, storage: Storage) -> SourceKind | None:
+    """What a file begins with: a TFRecord's header, or an image's."""
     try:
         with storage.open_read(info.uri) as stream:
-            return is_record_header(read_exactly(decompress(stream), HEADER_BYTES))
+            if is_record_header(read_exactly(decompress(stream), HEADER_BYTES)):
+                return "tfrecord"
+        with storage.open_read(info.uri) as stream:
+            return "images" if sniff_format(stream.read(HEADER_BYTES)) else None
     except RecordError:
-        return False
+        return None
 
 
 def nothing_usable(uri: str, relative: Sequence[str], shape: Shape) -> str:
@@ -210,7 +230,10 @@ def nothing_usable(uri: str, relative: Sequence[str], shape: Shape) -> str:
         return f"{uri} is not something frames can be read from: expected {_EXPECTED}"
     suffixes = Counter(PurePosixPath(path).suffix or "no suffix" for path in relative)
     listed = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(6))
-    return f"{uri} holds nothing frames can be read from ({listed}): expected {_EXPECTED}"
+    return (
+        f"{uri} holds nothing frames can be read from ({listed}): expected {_EXPECTED}; `urbandet "
+        "data import` reads labels of other formats"
+    )
 
 
 def _file_source(kind: SourceKind, info: FileInfo) -> Source:

@@ -7,7 +7,7 @@ whether a later try resumes the run or is refused.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import PlainValidator
@@ -55,6 +55,7 @@ class InferenceManifest:
         settings: the parts of the config that decide its results.
         sources, size_bytes: how many files there were, and their sizes together.
         fingerprint: hashes of model, settings and input.
+        files: what of the input is read and what is left out (InputContents of records/).
     """
 
     kind: ClassVar[_KINDS] = "inference"
@@ -67,6 +68,7 @@ class InferenceManifest:
     sources: int
     size_bytes: int
     fingerprint: dict[str, str]
+    files: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _ = self.draw, self.score_min  # a run.json that lacks them is refused when it is read
@@ -102,6 +104,7 @@ class InferenceManifest:
             "settings": self.settings,
             "sources": self.sources,
             "size_bytes": self.size_bytes,
+            "files": self.files,
             "fingerprint": self.fingerprint,
         }
 

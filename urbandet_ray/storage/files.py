@@ -34,18 +34,27 @@ class Storage:
     def __repr__(self) -> str:
         return f"Storage({self.s3})"
 
-    def list_files(self, uri: str) -> Iterator[FileInfo]:
+    def list_files(self, uri: str, hidden: list[str] | None = None) -> Iterator[FileInfo]:
         """All files below a folder or prefix, a single file, or the matches of a pattern.
 
         Recursive, in lexicographic order of the whole path, streamed page by page. Patterns:
         `*` and `?` and `[..]` within a folder, `**` across folders. Hidden files and unfinished
         `*.tmp` files are passed over unless named themselves. An existing folder may be empty.
 
+        Args:
+            uri: local or s3://.
+            hidden: gets what is passed over below a folder: files, folders (with "/" at the end)
+                and links to nothing. Complete once all files are read.
+
         Raises:
             NotFoundError: at once (not on first use), when nothing is there or nothing matches.
         """
         at = parse_uri(uri)
-        files = local.list_files(at) if isinstance(at, Path) else self._remote.list_files(at)
+        files = (
+            local.list_files(at, hidden)
+            if isinstance(at, Path)
+            else self._remote.list_files(at, hidden)
+        )
         first = next(files, None)
         return iter(()) if first is None else itertools.chain([first], files)
 

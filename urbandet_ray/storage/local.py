@@ -22,11 +22,11 @@ _TO_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 _UNFINISHED = re.compile(r"\..*\.[0-9a-f]{12}\.tmp")
 
 
-def list_files(path: Path) -> Iterator[FileInfo]:
+def list_files(path: Path, hidden: list[str] | None = None) -> Iterator[FileInfo]:
     """Files below a folder, the file itself, or the matches of a pattern, in the order of S3."""
     text = str(path)
     if not has_glob(text) or path.exists():
-        yield from _list_existing(path)
+        yield from _list_existing(path, hidden)
         return
     base, pattern = split_glob(text)
     regex, found = glob_regex(pattern), False
@@ -45,29 +45,33 @@ def list_folder(path: Path) -> Iterator[FileInfo]:
     return _walk(str(path), 0) if path.is_dir() else iter(())
 
 
-def _list_existing(path: Path) -> Iterator[FileInfo]:
+def _list_existing(path: Path, hidden: list[str] | None) -> Iterator[FileInfo]:
     if path.is_dir():
-        yield from _walk(str(path), None)
+        yield from _walk(str(path), None, hidden)
     else:
         yield info(path)
 
 
-def _walk(folder: str, depth: int | None) -> Iterator[FileInfo]:
+def _walk(folder: str, depth: int | None, hidden: list[str] | None = None) -> Iterator[FileInfo]:
     """Depth first; folders sort as "name/", so that whole paths come in lexicographic order."""
+    passed_over = [] if hidden is None else hidden
+    entries = []
     with _translated("list", Path(folder)):
-        entries = [
-            (entry.name + ("/" if entry.is_dir() else ""), entry)
-            for entry in os.scandir(folder)
-            if not (entry.name.startswith(".") or entry.name.endswith(".tmp"))
-        ]
+        for entry in os.scandir(folder):
+            slash = "/" if entry.is_dir() else ""
+            if entry.name.startswith(".") or entry.name.endswith(".tmp"):
+                passed_over.append(entry.path + slash)
+            else:
+                entries.append((entry.name + slash, entry))
     for name, entry in sorted(entries, key=lambda pair: os.fsencode(pair[0])):
         if name.endswith("/"):
             if depth is None or depth > 0:
-                yield from _walk(entry.path, None if depth is None else depth - 1)
+                yield from _walk(entry.path, None if depth is None else depth - 1, hidden)
             continue
         try:
             stat = entry.stat()
         except FileNotFoundError:  # deleted since it was listed, or a dangling link
+            passed_over.append(entry.path)
             continue
         yield FileInfo(entry.path, stat.st_size, str(stat.st_mtime_ns))
 

@@ -23,7 +23,14 @@ from urbandet_ray.storage.s3_client import (
 )
 from urbandet_ray.storage.s3_errors import session_error, translated
 from urbandet_ray.storage.s3_reader import S3Reader
-from urbandet_ray.uris import S3Location, glob_regex, has_glob, is_hidden, split_glob
+from urbandet_ray.uris import (
+    S3Location,
+    glob_regex,
+    has_glob,
+    hidden_part,
+    is_hidden,
+    split_glob,
+)
 
 T = TypeVar("T")
 
@@ -38,7 +45,7 @@ class S3Files:
     def __init__(self, options: StorageConfig, policy: RetryPolicy) -> None:
         self._options, self._policy = options, policy
 
-    def list_files(self, at: S3Location) -> Iterator[FileInfo]:
+    def list_files(self, at: S3Location, hidden: list[str] | None = None) -> Iterator[FileInfo]:
         """Objects below a prefix, the object itself, or the matches of a pattern."""
         matched = False
         if has_glob(at.key):
@@ -46,7 +53,7 @@ class S3Files:
                 matched = True
                 yield info
         if not matched:  # keys may hold pattern characters themselves
-            yield from self._list_below(at)
+            yield from self._list_below(at, hidden)
 
     def list_folder(self, at: S3Location) -> Iterator[FileInfo]:
         """Objects directly below a prefix."""
@@ -65,7 +72,7 @@ class S3Files:
             if regex.fullmatch(relative) and not is_hidden(relative):
                 yield info
 
-    def _list_below(self, at: S3Location) -> Iterator[FileInfo]:
+    def _list_below(self, at: S3Location, hidden: list[str] | None) -> Iterator[FileInfo]:
         if at.key and not at.key.endswith("/"):
             try:
                 itself = self._head(at)
@@ -87,7 +94,11 @@ class S3Files:
         for info in self._pages(at):
             found = True
             relative = info.uri[len(at.uri) :]
-            if relative and not relative.endswith("/") and not is_hidden(relative):
+            if is_hidden(relative):
+                place = at.uri + hidden_part(relative)
+                if hidden is not None and place not in hidden[-1:]:
+                    hidden.append(place)
+            elif relative and not relative.endswith("/"):
                 yield info
         if not found:
             shape = "matches" if has_glob(at.key) else "is at or below"
