@@ -146,7 +146,8 @@ class Frame:
         file_name: the image's file in the data it came from, with folder and ending; "" where it
             has none.
         camera: which camera of the drive; "" where nobody says.
-        timestamp_us: when it was taken, in microseconds; None where nobody says.
+        timestamp_us: when it was taken, in microseconds, of a video from its start; None where
+            nobody says.
         orientation: EXIF orientation, 1 to 8, that the decoded pixels are turned by; 1 leaves them
             as they are encoded, as a record's are.
     """

@@ -8,6 +8,7 @@ import pytest
 from drives import SquareDetector
 from manifests import inference_manifest
 from numpy.typing import NDArray
+from small_videos import damage_packet, write_video, zeroed
 
 from urbandet_ray.commands.track import track
 from urbandet_ray.commands.video import make_video
@@ -134,3 +135,58 @@ def test_frames_of_a_video_can_be_drawn_on(tmp_path: Path) -> None:
     folder = infer_squares(tmp_path / "drive.mp4", tmp_path / "run")
     track(folder.uri, TrackConfig(), folder.storage)
     assert len(shown(folder, tracks=True)) == FRAMES
+
+
+PACES_MS = {
+    "even": [40 * i for i in range(25)],
+    "dim": [33 * i for i in range(10)] + [400 + 90 * i for i in range(10)],
+    "held": [0, 50, 100, 1900, 1950, 2000],
+}
+
+
+@pytest.mark.parametrize("name", PACES_MS)
+@pytest.mark.parametrize("suffix", ["mp4", "webm"])
+def test_a_video_plays_at_its_source_s_pace(tmp_path: Path, name: str, suffix: str) -> None:
+    """Frames stand where they stood, and the whole is as long."""
+    times_ms = PACES_MS[name]
+    source = write_video(tmp_path / "drive.mp4", times_ms=times_ms)
+    folder = infer_squares(source, tmp_path / "run")
+    path = tmp_path / f"out.{suffix}"
+    report = make_video(VideoConfig(run=folder.uri, output=str(path)))
+    assert report.to_text().endswith("at the source's pace")
+    assert stamps(path) == pytest.approx([time / 1000 for time in times_ms], abs=0.002)
+    step = np.median(np.diff(times_ms)) / 1000
+    assert report.seconds == pytest.approx(times_ms[-1] / 1000 + step, abs=0.002)
+
+
+def stamps(path: Path) -> list[float | None]:
+    """The times of a video's frames."""
+    with av.open(str(path)) as video:
+        return [frame.time for frame in video.decode(video=0)]
+
+
+def test_a_rate_that_is_asked_for_decides(tmp_path: Path) -> None:
+    """Whatever the frames' own times are."""
+    source = write_video(tmp_path / "drive.mp4", times_ms=PACES_MS["held"])
+    folder = infer_squares(source, tmp_path / "run")
+    report = make_video(VideoConfig(run=folder.uri, output=str(tmp_path / "a.mp4"), fps=20))
+    assert report.to_text().endswith("a.mp4: 6 frames, 0.3 s, 20 frames a second")
+    assert stamps(tmp_path / "a.mp4") == pytest.approx([i / 20 for i in range(6)])
+
+
+@pytest.mark.parametrize("packet", [0, 13, 20])
+def test_a_damaged_video_keeps_its_length(tmp_path: Path, packet: int) -> None:
+    """The last sound frame stands where frames were lost."""
+    hurt = damage_packet(write_video(tmp_path / "a.mp4"), packet, zeroed)
+    folder = infer_squares(hurt, tmp_path / "run")
+    report = make_video(VideoConfig(run=folder.uri, output=str(tmp_path / "out.mp4")))
+    assert report.frames < 40
+    assert report.seconds == pytest.approx(40 / 20, abs=0.001)
+
+
+def test_frames_without_times_say_so(run: RunFolder, tmp_path: Path) -> None:
+    """They stand for a tenth of a second each."""
+    report = make_video(VideoConfig(run=run.uri, output=str(tmp_path / "a.mp4")))
+    assert report.to_text().endswith(
+        "10 frames, 1.0 s, 10 frames a second, as nobody says their times (--fps sets another)"
+    )

@@ -11,6 +11,7 @@ from PIL import Image as PilImage
 from PIL import ImageSequence
 
 from urbandet_ray.errors import ConfigError, InputError, StorageError
+from urbandet_ray.rendering.pace import pace_of
 from urbandet_ray.rendering.video_writer import VideoWriter, letterbox
 
 
@@ -269,6 +270,62 @@ def test_gif_is_at_most_480_wide(tmp_path: Path) -> None:
     write(tmp_path / "a.gif", numbered(3, width=960, height=640))
     with PilImage.open(tmp_path / "a.gif") as gif:
         assert gif.size == (480, 320)
+
+
+UNEVEN_MS = [40, 30, 130, 10, 50, 240, 33, 1034, 50, 500]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "webm"])
+@pytest.mark.parametrize("lasting_ms", [UNEVEN_MS, [33] * 20 + [67] * 10, [2000], [5, 5, 1, 3000]])
+def test_frames_have_times_of_their_own(tmp_path: Path, suffix: str, lasting_ms: list[int]) -> None:
+    """Each is shown for as long as was asked, the last one too."""
+    path = tmp_path / f"a.{suffix}"
+    with VideoWriter(path) as video:
+        for image, lasts in zip(numbered(len(lasting_ms)), lasting_ms, strict=True):
+            video.write(image, Fraction(lasts, 1000))
+    with av.open(str(path)) as container:
+        assert container.duration == pytest.approx(1000 * sum(lasting_ms), abs=1000)
+        times = [frame.time for frame in container.decode(video=0)]
+    starts = [sum(lasting_ms[:i]) / 1000 for i in range(len(lasting_ms))]
+    assert times == pytest.approx(starts, abs=0.001)
+
+
+def test_a_gif_of_uneven_frames(tmp_path: Path) -> None:
+    """Those that come within a tenth of a second are left out; the whole lasts as long."""
+    with VideoWriter(tmp_path / "a.gif") as video:
+        for image, lasts in zip(numbered(len(UNEVEN_MS)), UNEVEN_MS, strict=True):
+            video.write(image, Fraction(lasts, 1000))
+    durations = gif_durations_ms(tmp_path / "a.gif")
+    assert len(durations) == 4
+    assert durations[:2] == [200, 300]
+    assert sum(durations) == pytest.approx(sum(UNEVEN_MS), abs=10)
+
+
+def test_a_frame_needs_a_time(tmp_path: Path) -> None:
+    """Without a rate each frame says how long it lasts."""
+    video = VideoWriter(tmp_path / "a.mp4")
+    for lasts in (None, Fraction(0), Fraction(-1)):
+        with pytest.raises(ValueError, match="expected a time, as there is no fps"):
+            video.write(next(numbered(1)), lasts)
+
+
+@pytest.mark.parametrize(
+    ("times", "before", "lasting"),
+    [
+        ([0, 0.5, 0.6, 0.7], 0, [0.5, 0.1, 0.1, 0.1]),
+        ([1.0, 1.1], 10, [1.1, 0.1]),  # ten frames before them were lost
+        ([1.6e9, 1.6e9 + 0.1], 7, [0.1, 0.1]),  # since 1970
+        ([3.0], 0, [0.1]),
+        ([0, 0, 0.1], 0, None),
+        ([0, 0.2, 0.1], 0, None),
+        ([0, None, 0.1], 0, None),
+        ([], 0, None),
+    ],
+)
+def test_pace(times: list[float | None], before: int, lasting: list[float] | None) -> None:
+    """A frame lasts until the next one; times that do not increase say nothing."""
+    found = pace_of(times, before)
+    assert found == (None if lasting is None else [Fraction(str(one)) for one in lasting])
 
 
 @pytest.mark.parametrize(("count", "size"), [(30, 160), (8, 480)])

@@ -1,6 +1,7 @@
 """Detections as Parquet: nothing is lost, same rows are same bytes, foreign files are refused."""
 
 import io
+from dataclasses import replace
 
 import hypothesis.strategies as st
 import numpy as np
@@ -74,7 +75,26 @@ def test_columns_are_the_documented_ones() -> None:
         "scores": "list<element: float not null>",
         "class_ids": "list<element: int32 not null>",
         "track_ids": "list<element: int64 not null>",
+        "time": "double",
     }
+
+
+def test_times_come_back() -> None:
+    """Seconds, exactly; or nothing where nobody says."""
+    rows = [
+        replace(row, time_s=time) for row, time in zip(ROWS, (0.0, 1.066667, None), strict=True)
+    ]
+    again = rows_from_parquet(rows_to_parquet(rows), "x.parquet")
+    assert [row.time_s for row in again] == [0.0, 1.066667, None]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_tables_without_times_are_read(count: int) -> None:
+    """Runs of version 0.1.0 have no such column."""
+    table = pq.read_table(pa.BufferReader(rows_to_parquet(ROWS[:count])))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.drop_columns(["time"]), sink)
+    assert_same(list(rows_from_parquet(sink.getvalue().to_pybytes(), "x.parquet")), ROWS[:count])
 
 
 @st.composite

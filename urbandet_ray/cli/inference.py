@@ -183,7 +183,9 @@ def evaluate(
 def video(
     run: Annotated[str | None, typer.Argument(help="Run folder of an inference.")] = None,
     out: Annotated[str | None, typer.Option(help="Video to write: .mp4, .webm or .gif.")] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second.")] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames a second. Default: the pace of the frames' times.")
+    ] = None,
     score_min: Annotated[float | None, typer.Option(help="Lowest score that is shown.")] = None,
     truth: Annotated[bool | None, typer.Option("--truth", help="Show the labels too.")] = None,
     segment: Annotated[str | None, typer.Option(help="Show this segment only.")] = None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
 
 from urbandet_ray.config import VideoConfig
@@ -16,6 +18,7 @@ from urbandet_ray.records.images import decode_frame, decode_image
 from urbandet_ray.records.sources import list_sources, read_source
 from urbandet_ray.rendering.annotate import Annotator
 from urbandet_ray.rendering.compare import side_by_side
+from urbandet_ray.rendering.pace import USUAL_S, pace_of
 from urbandet_ray.rendering.trails import Trails
 from urbandet_ray.rendering.video_writer import VideoWriter
 from urbandet_ray.runs.detections_table import DetectionRow
@@ -33,15 +36,16 @@ Painter = Callable[[Frame, Detections], Image]
 
 @dataclass(frozen=True)
 class VideoReport:
-    """What was written: where, how many frames, how many seconds it plays."""
+    """What was written: where, how many frames, how many seconds it plays, at which pace."""
 
     uri: str
     frames: int
     seconds: float
+    pace: str
 
     def to_text(self) -> str:
         """One line."""
-        return f"{self.uri}: {self.frames} frames, {self.seconds:.1f} s"
+        return f"{self.uri}: {self.frames} frames, {self.seconds:.1f} s, {self.pace}"
 
 
 def make_video(
@@ -61,19 +65,42 @@ def make_video(
     runs = [RunFolder(uri, storage) for uri in (config.run, config.compare) if uri]
     places = _common_places(runs, config.segment)
     frames = _shown(runs, [_drawn(run, places, config, storage) for run in runs])
+    lasting, pace = _pace(runs[0], places, config.fps)
     count, total = 0, len(places)
     with tempfile.TemporaryDirectory() as scratch:
         name = config.output.rstrip("/").rsplit("/", 1)[-1]
         target = Path(scratch, name) if is_remote(config.output) else Path(config.output)
         target.parent.mkdir(parents=True, exist_ok=True)
         with VideoWriter(target, fps=config.fps) as video:
-            for count, image in enumerate(frames, start=1):
-                video.write(image)
+            for count, (image, lasts_s) in enumerate(zip(frames, lasting, strict=True), start=1):
+                video.write(image, lasts_s)
                 if on_frame is not None:
                     on_frame(count, total)
         if is_remote(config.output):
             storage.upload_file(target, config.output)
-    return VideoReport(config.output, count, count / config.fps)
+    return VideoReport(config.output, count, float(video.seconds), pace)
+
+
+def _pace(
+    run: RunFolder, places: frozenset[FramePlace], fps: float | None
+) -> tuple[list[Fraction | None], str]:
+    """How long each frame lasts, in drive order, and what to say of it."""
+    if fps is not None:
+        return [None] * len(places), f"{fps:g} frames a second"
+    lasting: list[Fraction | None] = []
+    timeless = 0
+    for source, rows in _rows_by_source(run, None):
+        shown = [row for row in rows if (source, row.index) in places]
+        for _, group in groupby(shown, key=lambda row: row.segment):
+            drive = list(group)
+            before = drive[0].index if drive[0] is rows[0] else 0
+            own = pace_of([row.time_s for row in drive], before)
+            timeless += 0 if own else len(drive)
+            lasting += own or [USUAL_S] * len(drive)
+    if not timeless:
+        return lasting, "at the source's pace"
+    few = "" if timeless == len(lasting) else f" for {timeless} frames"
+    return lasting, f"10 frames a second{few}, as nobody says their times (--fps sets another)"
 
 
 def _common_places(runs: list[RunFolder], segment: str | None) -> frozenset[FramePlace]:

@@ -250,8 +250,9 @@ class VideoConfig(Section):
     """Run folder of an inference."""
     output: str
     """The video: .mp4, .webm or .gif; local or s3://."""
-    fps: Annotated[float, Field(gt=0, le=240)] = 10.0
-    """Frames a second; Waymo's cameras run at 10."""
+    fps: Annotated[float, Field(gt=0, le=240)] | None = None
+    """Frames a second; None plays at the pace of the frames' own times, and shows frames whose time
+    nobody says for a tenth of a second each."""
     source: Literal["auto", "frames", "records"] = "auto"
     """The run's annotated frames, or its input drawn anew; auto draws anew where it must."""
     input: str | None = None

@@ -332,4 +332,5 @@ def _row(
         segment=frame.segment,
         size_wh=size_wh,
         detections=detections,
+        time_s=None if frame.timestamp_us is None else frame.timestamp_us / 1e6,
     )

@@ -39,32 +39,33 @@ DITHER = 4.0
 class GifEncoder:
     """Collects frames of one size; `finish` chooses the palette and writes the file."""
 
-    def __init__(self, path: Path, *, fps: Fraction, bytes_max: int) -> None:
+    def __init__(self, path: Path, *, bytes_max: int) -> None:
         """Open the spool.
 
         Args:
             path: the GIF to write.
-            fps: frames a second of the frames that will come; every k-th is kept, for 10 at most.
             bytes_max: the file is made smaller, then slower, until it fits.
         """
-        self._path, self._fps, self._bytes_max = path, fps, bytes_max
-        self._stride = max(1, math.ceil(fps / FPS_MAX))
-        self._count = 0
+        self._path, self._bytes_max = path, bytes_max
+        self._starts_s: list[Fraction] = []
+        """When each spooled frame is shown."""
+        self._end_s = Fraction(0)
         self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - closed by finish and abort
         self._spans: list[tuple[int, int]] = []
 
-    def write(self, image: Image) -> None:
-        """Spool a frame, reduced, unless the GIF's frame rate leaves it out."""
+    def write(self, image: Image, start_s: Fraction, lasts_s: Fraction) -> None:
+        """Spool a frame, reduced, unless it comes too soon for a GIF's frame rate."""
         import simplejpeg
 
-        if self._count % self._stride == 0:
+        if not self._starts_s or start_s - self._starts_s[-1] >= Fraction(1, FPS_MAX):
+            self._starts_s.append(start_s)
             reduced = _fit_width(image, min(WIDTH_MAX, image.shape[1]))
             encoded = simplejpeg.encode_jpeg(
                 np.ascontiguousarray(reduced), quality=95, colorsubsampling="444"
             )
             self._spans.append((self._spool.seek(0, os.SEEK_END), len(encoded)))
             self._spool.write(encoded)
-        self._count += 1
+        self._end_s = start_s + lasts_s
 
     def finish(self) -> None:
         """Write the file, again and smaller while it is above the limit."""
@@ -98,8 +99,8 @@ class GifEncoder:
         import av
 
         shown = range(0, len(self._spans), every)
-        starts_cs = [round(100 * i * self._stride / self._fps) for i in shown]
-        last_cs = max(2, round(100 * self._count / self._fps) - starts_cs[-1])
+        starts_cs = [round(100 * self._starts_s[i]) for i in shown]
+        last_cs = max(2, round(100 * self._end_s) - starts_cs[-1])
         size_bytes = 0
         images = (_fit_width(self._frame(i), width) for i in shown)
         with av.open(

@@ -19,6 +19,7 @@ from urbandet_ray.rendering.labels_text import check_image
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
+    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 Format = Literal["mp4", "webm", "gif"]
@@ -36,6 +37,9 @@ PRESETS = (
 )
 CRF_MAX = {"mp4": 51, "webm": 63, "gif": 0}
 GIF_BYTES_LEAST = 100_000
+_TICK_S = Fraction(1, 90_000)
+"""Unit of the times of uneven frames: 24, 25, 30, 29.97 and 60 frames a second are whole in it."""
+_USUAL_FPS = 30
 _MACROBLOCK = 16  # pixels, ITU-T H.264
 _CV_CPU_AVX512_SKX = 256  # OpenCV's core/cvdef.h; Python has no name for it
 _BT709 = 1  # the number of BT.709 in ISO/IEC 23091-2 for primaries, transfer and matrix alike
@@ -44,7 +48,7 @@ _BT709 = 1  # the number of BT.709 in ISO/IEC 23091-2 for primaries, transfer an
 class _Encoder(Protocol):
     """What turns frames of one size into a file."""
 
-    def write(self, image: Image) -> None: ...
+    def write(self, image: Image, start_s: Fraction, lasts_s: Fraction) -> None: ...
     def finish(self) -> None: ...
     def abort(self) -> None: ...
 
@@ -59,13 +63,15 @@ class VideoWriter:
     Frames go to a hidden file beside `path`, renamed at `close`; an exception inside the block
     removes it. The first frame sets the size; later ones of another size are fitted into it with
     black bars. The same frames and options give the same bytes.
+
+    Without `fps` each frame says how long it lasts, so that a video of any pace can be written.
     """
 
     def __init__(
         self,
         path: Path,
         *,
-        fps: float,
+        fps: float | None = None,
         format: Format | None = None,
         crf: int | None = None,
         preset: str = "veryfast",
@@ -76,7 +82,7 @@ class VideoWriter:
 
         Args:
             path: where the video shall be; missing folders are made.
-            fps: frames a second, above 0.
+            fps: frames a second, above 0; None where each frame has a time of its own.
             format: by default what the suffix of `path` says.
             crf: quality, lower is better and bigger; 20 for MP4 and 30 for WebM by default.
             preset: x264's preset (MP4 only): faster ones make bigger files.
@@ -89,7 +95,7 @@ class VideoWriter:
         self.path = Path(path)
         self.format = format or _format_of(self.path)
         _check_options(self.format, fps, crf, preset, threads)
-        self.fps = Fraction(fps).limit_denominator(1001)
+        self.fps = None if fps is None else Fraction(fps).limit_denominator(1001)
         self.crf, self.preset, self.threads = crf, preset, threads
         if gif_bytes_max < GIF_BYTES_LEAST:
             raise ConfigError(
@@ -97,30 +103,39 @@ class VideoWriter:
             )
         self.gif_bytes_max = gif_bytes_max
         self.frames_written = 0
+        self.seconds = Fraction(0)
         self.size_wh: tuple[int, int] | None = None
         self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         self._encoder: _Encoder | None = None
         self._closed = False
 
-    def write(self, image: Image) -> None:
+    def write(self, image: Image, lasts_s: Fraction | None = None) -> None:
         """Append a frame, [height, width, 3] uint8 RGB.
 
+        Args:
+            image: the frame.
+            lasts_s: how long it is shown, above 0; of a video with `fps` that rate says it.
+
         Raises:
-            ValueError: not such an image, or the video is closed.
+            ValueError: not such an image, no time of its own, or the video is closed.
             ConfigError: the encoder does not take the options.
             StorageError: the file cannot be written.
         """
         if self._closed:
             raise ValueError(f"{self.path} is closed: open a new VideoWriter")
         size_wh = check_image(image)
+        lasts_s = 1 / self.fps if self.fps is not None else lasts_s
+        if lasts_s is None or lasts_s <= 0:
+            raise ValueError(f"a frame lasts {lasts_s} s: expected a time, as there is no fps")
         with self._guard():
             if self._encoder is None:
                 self.size_wh = size_wh
                 self._encoder = self._open(size_wh)
             if size_wh != self.size_wh and self.size_wh is not None:
                 image = letterbox(image, self.size_wh)
-            self._encoder.write(image)
+            self._encoder.write(image, self.seconds, lasts_s)
         self.frames_written += 1
+        self.seconds += lasts_s
 
     def close(self) -> None:
         """Finish the file and give it its name. Closing twice does nothing.
@@ -169,7 +184,7 @@ class VideoWriter:
         if self.format == "gif":
             from urbandet_ray.rendering.gif import GifEncoder
 
-            return GifEncoder(self._partial, fps=self.fps, bytes_max=self.gif_bytes_max)
+            return GifEncoder(self._partial, bytes_max=self.gif_bytes_max)
         options = _x264_options(self, size_wh[0]) if self.format == "mp4" else _vp9_options(self)
         return _StreamEncoder(self._partial, size_wh, self.fps, self.threads, options)
 
@@ -195,7 +210,7 @@ class _StreamEncoder:
         self,
         partial: Path,
         size_wh: tuple[int, int],
-        fps: Fraction,
+        fps: Fraction | None,
         threads: int,
         options: _CodecOptions,
     ) -> None:
@@ -203,24 +218,32 @@ class _StreamEncoder:
         from av.video.reformatter import ColorRange
 
         self._even_wh = (size_wh[0] + size_wh[0] % 2, size_wh[1] + size_wh[1] % 2)
-        self._count = 0
+        self._is_even = fps is not None
+        self._tick_s = _TICK_S if fps is None else 1 / fps
+        self._next_pts = 0
+        self._lasting: dict[int, int] = {}
+        """By time stamp, in ticks: of the frames that the encoder holds."""
         self._container: OutputContainer = av.open(
             str(partial), "w", format=options.container, options=options.muxer
         )
         stream = cast(
             "VideoStream",
-            self._container.add_stream(options.codec, rate=fps, options=options.encoder),
+            self._container.add_stream(
+                options.codec, rate=fps or _USUAL_FPS, options=options.encoder
+            ),
         )
         stream.width, stream.height = self._even_wh
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
         context.thread_count = threads
-        context.time_base = 1 / fps
+        context.time_base = self._tick_s
+        if not self._is_even:
+            context.max_b_frames = 0  # decoded as shown: MP4 counts time as frames are decoded
         context.color_range = ColorRange.MPEG
         context.color_primaries = context.color_trc = context.colorspace = _BT709
         self._stream = stream
 
-    def write(self, image: Image) -> None:
+    def write(self, image: Image, start_s: Fraction, lasts_s: Fraction) -> None:
         """Encode one frame; odd sizes get their last row or column twice."""
         import av
         from av.video.reformatter import Colorspace
@@ -231,15 +254,23 @@ class _StreamEncoder:
             image = np.pad(image, ((0, odd[1]), (0, odd[0]), (0, 0)), mode="edge")
         rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         frame = rgb.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, threads=1)
-        frame.pts = self._count
+        frame.pts = max(round(start_s / self._tick_s), self._next_pts)
         frame.time_base = self._stream.codec_context.time_base
-        self._count += 1
-        self._container.mux(self._stream.encode(frame))
+        self._next_pts = frame.pts + 1
+        self._lasting[frame.pts] = round((start_s + lasts_s) / self._tick_s) - frame.pts
+        self._mux(frame)
 
     def finish(self) -> None:
         """Write what the encoder still holds, and the index."""
-        self._container.mux(self._stream.encode(None))
+        self._mux(None)
         self._container.close()
+
+    def _mux(self, frame: VideoFrame | None) -> None:
+        for packet in self._stream.encode(frame):
+            lasts = self._lasting.pop(packet.pts, 0) if packet.pts is not None else 0
+            if not self._is_even and lasts > 0:  # else the last frame lasts for a tick
+                packet.duration = lasts
+            self._container.mux(packet)
 
     def abort(self) -> None:
         """Close the file as it is."""
@@ -303,10 +334,12 @@ def _format_of(path: Path) -> Format:
     )
 
 
-def _check_options(format: str, fps: float, crf: int | None, preset: str, threads: int) -> None:
+def _check_options(
+    format: str, fps: float | None, crf: int | None, preset: str, threads: int
+) -> None:
     if format not in FORMATS:
         raise ConfigError(f"video format {format!r}: expected one of {', '.join(FORMATS)}")
-    if not 0 < fps <= 1000:
+    if fps is not None and not 0 < fps <= 1000:
         raise ConfigError(f"video fps is {fps}: expected above 0 and at most 1000")
     if crf is not None and not 0 <= crf <= CRF_MAX[format]:
         raise ConfigError(f"crf is {crf}: expected 0 to {CRF_MAX[format]} for {format}")

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _LIST_COLUMNS = ("boxes_xyxy", "scores", "class_ids", "track_ids")
+_TIME = "time"
+"""The last column; tables of version 0.1.0 lack it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +37,8 @@ class DetectionRow:
         frame_key, segment: as the frame's record has them.
         size_wh: width, height of the frame in pixels.
         detections: boxes in pixels of the frame.
+        time_s: when the frame was taken, in seconds: from the start of its video, or since 1970
+            where its record says it so; None where nobody says.
         truth: what is in the frame, for evaluation; None where nobody says. It stays with its
             records: the table does not hold it.
     """
@@ -46,6 +50,7 @@ class DetectionRow:
     size_wh: tuple[int, int]
     detections: Detections
     truth: Truth | None = None
+    time_s: float | None = None
 
 
 def rows_to_parquet(rows: Sequence[DetectionRow]) -> bytes:
@@ -53,7 +58,7 @@ def rows_to_parquet(rows: Sequence[DetectionRow]) -> bytes:
 
     Columns: shard, frame_key, segment (string), index (int64), width, height (int32),
     boxes_xyxy (list of 4 float32, pixels), scores (list of float32), class_ids (list of int32),
-    track_ids (list of int64, -1 where untracked).
+    track_ids (list of int64, -1 where untracked), time (float64, seconds; null where unknown).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -74,6 +79,7 @@ def rows_to_parquet(rows: Sequence[DetectionRow]) -> bytes:
         values = [getattr(row.detections, name) for row in rows]
         flat = _flat_array(values, kind.value_type)
         arrays.append(pa.ListArray.from_arrays(offsets, flat, type=kind))
+    arrays.append(pa.array([row.time_s for row in rows], schema.field(_TIME).type))
     table = pa.Table.from_arrays(arrays, schema=schema)
     sink = io.BytesIO()
     pq.write_table(
@@ -140,6 +146,7 @@ def _schema() -> pa.Schema:
             field("scores", list_of(pa.float32())),
             field("class_ids", list_of(pa.int32())),
             field("track_ids", list_of(pa.int64())),
+            pa.field(_TIME, pa.float64()),
         ]
     )
 
@@ -157,7 +164,8 @@ def _flat_array(values: list[NDArray[Any]], kind: pa.DataType) -> pa.Array:
 
 def _check_schema(found: pa.Schema, source: str) -> None:
     wanted = _schema()
-    if found.equals(wanted, check_metadata=False):
+    timeless = wanted.remove(len(wanted) - 1)
+    if any(found.equals(known, check_metadata=False) for known in (wanted, timeless)):
         return
     wrong = [
         f"{field.name} is {found.field(field.name).type if field.name in found.names else 'absent'}"
@@ -181,6 +189,7 @@ def _rows(table: pa.Table, source: str) -> Iterator[DetectionRow]:
     offsets, flat = _list_columns(table, source)
     texts = [table.column(name).to_pylist() for name in ("shard", "frame_key", "segment")]
     numbers = [table.column(name).to_numpy().tolist() for name in ("index", "width", "height")]
+    times = table.column(_TIME).to_pylist() if _TIME in table.column_names else [None] * n
     boxes, scores, class_ids, track_ids = flat
 
     def row(i: int) -> DetectionRow:
@@ -192,6 +201,7 @@ def _rows(table: pa.Table, source: str) -> Iterator[DetectionRow]:
             segment=texts[2][i],
             size_wh=(numbers[1][i], numbers[2][i]),
             detections=Detections(boxes[part], scores[part], class_ids[part], track_ids[part]),
+            time_s=times[i],
         )
 
     return map(row, range(n))
