@@ -11,6 +11,7 @@ from urbandet_ray.datasets.oddities import Tally
 from urbandet_ray.errors import AccessError, NotFoundError, RecordError
 from urbandet_ray.frames import Frame, Truth
 from urbandet_ray.labels import LabelMap
+from urbandet_ray.phrases import printable
 from urbandet_ray.records.image_headers import image_size
 from urbandet_ray.records.images import decode_image, encode_png
 from urbandet_ray.records.orientation import UPRIGHT, exif_orientation, size_upright
@@ -69,7 +70,7 @@ def frame_of(image: AnnotatedImage, encoded: bytes, labels: LabelMap, tally: Tal
         tally.add("image-damaged", f"{image.name}: {error.detail}")
         return None
     return Frame(
-        frame_key=_without_ending(image.name),
+        frame_key=printable(_without_ending(image.name)),
         segment=image.drive,
         encoded=encoded,
         format=kind,

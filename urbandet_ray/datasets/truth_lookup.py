@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Generic, TypeVar
 
 from urbandet_ray.errors import InputError
-from urbandet_ray.phrases import some_of
+from urbandet_ray.phrases import printable, some_of
 from urbandet_ray.records.image_headers import IMAGE_SUFFIXES
 from urbandet_ray.records.sources import safe_name
 
@@ -69,6 +69,7 @@ class NameLookup(Generic[Labels]):
 
 
 def _bare(name: str) -> str:
+    name = printable(name)
     suffix = PurePosixPath(name).suffix
     return name[: -len(suffix)] if suffix.lower() in IMAGE_SUFFIXES else name
 

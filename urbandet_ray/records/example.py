@@ -7,6 +7,7 @@ normalised to [0, 1] and are xyxy pixels in a Frame.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from urbandet_ray.boxes import boxes_from_yxyx_norm, boxes_to_yxyx_norm, clip_bo
 from urbandet_ray.errors import RecordError
 from urbandet_ray.frames import Frame, Truth
 from urbandet_ray.labels import LabelMap
-from urbandet_ray.phrases import some_of
+from urbandet_ray.phrases import printable, some_of
 from urbandet_ray.records.class_column import class_ids_of
 from urbandet_ray.records.example_proto import example_class
 from urbandet_ray.records.image_headers import IMAGE_SUFFIXES, image_size
@@ -115,8 +116,8 @@ def example_from_frame(frame: Frame, source_name: str = "") -> bytes:
     for key, value in (
         ("image/encoded", frame.encoded),
         ("image/format", frame.format.encode()),
-        ("image/filename", (frame.file_name or frame.frame_key).encode()),
-        ("image/source_id", (source_name or frame.frame_key).encode()),
+        ("image/filename", os.fsencode(frame.file_name or frame.frame_key)),
+        ("image/source_id", os.fsencode(source_name or frame.frame_key)),
         ("image/key/sha256", hashlib.sha256(frame.encoded).hexdigest().encode()),
     ):
         feature[key].bytes_list.value.append(value)
@@ -184,7 +185,8 @@ def _text(value: object) -> str:
 def _frame_key(features: Mapping[str, Any], default_key: str, segment: str) -> str:
     """source_id or filename, unless it names the whole file (Waymo converters write that)."""
     for key in ("image/source_id", "image/filename"):
-        name = _text(_only(features, key, "bytes")).strip()
+        value = _only(features, key, "bytes")
+        name = printable(os.fsdecode(value)).strip() if isinstance(value, bytes) else ""
         base = name.rsplit("/", 1)[-1]
         stem, dot, suffix = base.rpartition(".")
         is_image = f"{dot}{suffix}".lower() in IMAGE_SUFFIXES and bool(stem)

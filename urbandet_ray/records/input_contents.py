@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from urbandet_ray.phrases import printable
 from urbandet_ray.records.source import Source, SourceKind
 from urbandet_ray.records.sources import base_of, sources_listed
 from urbandet_ray.storage import FileInfo, Storage
@@ -135,7 +136,8 @@ def contents_of(
             groups[_reason(path, stems)].append(path)
     groups["hidden"] += sorted(path[len(base) :].lstrip("/") for path in hidden)
     left_out = [
-        LeftOut(reason, len(paths), tuple(paths[:_KEPT])) for reason, paths in groups.items()
+        LeftOut(reason, len(paths), tuple(printable(path) for path in paths[:_KEPT]))
+        for reason, paths in groups.items()
     ]
     return InputContents(count_of(sources), tuple(one for one in left_out if one.count))
 

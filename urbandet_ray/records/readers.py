@@ -17,6 +17,7 @@ from urbandet_ray.errors import (
 )
 from urbandet_ray.frames import Frame
 from urbandet_ray.labels import LabelMap
+from urbandet_ray.phrases import printable
 from urbandet_ray.records.bytestream import ByteStream, skip_bytes
 from urbandet_ray.records.example import frame_and_problems_from_example
 from urbandet_ray.records.image_headers import sniff_format
@@ -79,7 +80,7 @@ def read_images(source: Source, storage: Storage, first_index: int) -> Iterator[
     def read(index: int) -> Record:
         info = source.files[index]
         path = PurePosixPath(info.uri)
-        key = path.stem if stems[path.stem] == 1 else path.name
+        key = printable(path.stem if stems[path.stem] == 1 else path.name)
         try:
             data, error = _read_image_file(info, storage), None
         except RecordError as bad:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -278,7 +279,9 @@ def _named_uniquely(listed: list[tuple[str, Source]]) -> list[Source]:
     for (path, source), name, stem in zip(listed, names, stems, strict=True):
         unique = name
         if name_times[name.casefold()] > 1:
-            unique = f"{name}-{hashlib.sha256(f'{source.kind}:{path}'.encode()).hexdigest()[:8]}"
+            unique = (
+                f"{name}-{hashlib.sha256(os.fsencode(f'{source.kind}:{path}')).hexdigest()[:8]}"
+            )
         segment = stem if stem_times[stem.casefold()] == 1 else unique
         named.append(replace(source, name=unique, segment=segment))
     return named
@@ -288,5 +291,5 @@ def safe_name(path: str) -> str:
     """Letters, digits and `.-_` only, at most 120; never hidden, as data readers skip . and _."""
     name = re.sub(r"[^A-Za-z0-9._-]", "_", path.replace("/", "--"))
     if name != path.replace("/", "--") or len(name) > _NAME_CHARACTERS:
-        name = f"{name[:_NAME_CHARACTERS]}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+        name = f"{name[:_NAME_CHARACTERS]}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
     return f"source{name}" if name[:1] in "._-" else name
