@@ -9,7 +9,9 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,6 +21,7 @@ from waiting import wait_for
 from urbandet_ray.config import StorageConfig
 
 REPOSITORY = Path(__file__).parent.parent
+EXAMPLES = REPOSITORY / "docs/examples"
 
 # how long an example takes says more of a busy machine than of the code
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -26,11 +29,30 @@ settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files come first: begun last, one would run beside an idle process."""
-    costs_s: Counter[Path] = Counter()
+    """The longest come first: begun last, one would run beside an idle process."""
+    costs_s: Counter[str] = Counter()
     for item in items:
-        costs_s[item.path] += _cost_s(item)
-    items.sort(key=lambda item: (-costs_s[item.path], item.path))
+        costs_s[_process_of(item.path)] += _cost_s(item)
+    items.sort(key=lambda item: (-costs_s[_process_of(item.path)], item.path))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests run in one process, and all that share a Ray in one: a second Ray costs more
+    than it brings."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneRay(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _process_of(config.rootpath / nodeid.partition("::")[0])
+
+    return OneRay(config, log)
+
+
+@cache
+def _process_of(file: Path) -> str:
+    """Which files run in one process: those that return the same."""
+    return "ray" if "ray_dashboard: " in file.read_text("utf-8") else str(file)
 
 
 class _Failures:
@@ -168,7 +190,8 @@ def ray_dashboard(aws_test_credentials: None) -> Iterator[str]:
 
     folder = tempfile.mkdtemp(prefix="ray-")
     # GPUs in name only: how GPU actors are placed, not what they compute
-    with ray_head(OPEN, "--num-gpus=2", f"--temp-dir={folder}") as head:
+    found = {**OPEN, "PYTHONPATH": str(EXAMPLES)}  # by the workers: a model of one's own
+    with ray_head(found, "--num-gpus=2", f"--temp-dir={folder}") as head:
         ray.init(address=head.address, log_to_driver=False, logging_level="ERROR")
         yield head.dashboard
         ray.shutdown()

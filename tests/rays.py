@@ -35,6 +35,7 @@ def ray_head(env: Mapping[str, str], *options: str) -> Iterator[Head]:
     ports = free_ports(4)
     names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
     command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=true"]
+    command += ["--include-log-monitor=false"]  # nobody reads the workers' lines here
     command += ["--object-store-memory=100000000", "--disable-usage-stats", *options]
     command += [f"--{name}={port}" for name, port in zip(names, ports, strict=True)]
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "TF_"))}

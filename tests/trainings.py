@@ -15,7 +15,11 @@ from tiny_models import tiny_ssd
 from urbandet_ray.commands.train import TrainReport, train
 from urbandet_ray.config import TrainConfig, load_config
 from urbandet_ray.labels import STREET_LABELS
+from urbandet_ray.storage import Storage
 from urbandet_ray.training.board import read_lines
+from urbandet_ray.training.loop import train as train_on_place
+from urbandet_ray.training.place import Place
+from urbandet_ray.training.planning import plan_run
 
 STEPS = 24
 
@@ -58,6 +62,12 @@ def train_here(
 ) -> TrainReport:
     """Train on the Ray that this process is connected to."""
     return train(load_config(TrainConfig, None, given), on_notice=on_notice)
+
+
+def train_alone(given: dict[str, Any]) -> None:
+    """What the only worker of a run does, in this process: no Ray."""
+    plan = plan_run(load_config(TrainConfig, None, given), Storage())
+    train_on_place(plan, Place())
 
 
 def start(given: dict[str, Any], env: dict[str, str] | None = None) -> "subprocess.Popen[str]":

@@ -53,7 +53,7 @@ def test_the_fastest_setting_wins(ray_dashboard: str, records: list[Record]) -> 
     told: list[Trial] = []
     found = tune(
         {
-            "slow": partial(job_of, partial(WaitingDetector, image_s=0.02)),
+            "slow": partial(job_of, partial(WaitingDetector, image_s=0.1)),
             "fast": partial(job_of, WaitingDetector),
             "absent": partial(job_of, refuse_to_load),
         },

@@ -1,31 +1,22 @@
 """A model of one's own: docs/examples/centre_net.py, trained as the OD API's models are."""
 
 import importlib
-import json
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import EXAMPLES
 from drives import frame_image, square_of, write_drive
-from trainings import step_reached
-from waiting import END_S, wait_for
 
 from urbandet_ray.boxes import boxes_from_yxyx_norm, boxes_to_yxyx_norm, iou_matrix
 from urbandet_ray.config import TrainConfig, load_config
 from urbandet_ray.errors import ConfigError, ModelError
 from urbandet_ray.labels import STREET_LABELS
 from urbandet_ray.storage import Storage
-from urbandet_ray.training.board import read_lines
 
 pytestmark = pytest.mark.train
-REPOSITORY = Path(__file__).parent.parent.parent
-EXAMPLES = REPOSITORY / "docs/examples"
 STEPS, SIZE_WH = 32, (64, 48)
 
 
@@ -66,19 +57,6 @@ def settings(records: Path, run: Path, **more: object) -> dict[str, Any]:
     }
 
 
-def start(given: dict[str, Any]) -> "subprocess.Popen[str]":
-    """The job in a process of its own, with a Ray of its own."""
-    kept = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
-    return subprocess.Popen(
-        [sys.executable, "jobs/train.py", *(f"{k}={json.dumps(v)}" for k, v in given.items())],
-        cwd=REPOSITORY,
-        env={**kept, "RAY_ADDRESS": "local", "PYTHONPATH": str(EXAMPLES)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 @pytest.fixture(scope="module")
 def batch() -> tuple[list[dict[str, Any]], np.ndarray]:
     """Four frames as `example` gets them, and their squares in pixels, [4, 4] xyxy."""
@@ -107,41 +85,6 @@ def examples(model: Any, images: list[dict[str, Any]]) -> tuple[dict[str, Any], 
         {name: tf.stack([one[part][name] for one in made]) for name in made[0][part]}
         for part in (0, 1)
     )
-
-
-@pytest.mark.ray
-@pytest.mark.chaos
-def test_the_example_trains_resumes_and_leaves_its_checkpoint(
-    centre_net: Any, records: Path, tmp_path: Path
-) -> None:
-    """Killed on the way, it goes on from last/; the loss falls, and best/ reads into the model."""
-    from urbandet_ray.models.odapi import open_odapi
-
-    run = tmp_path / "run"
-    first = start(settings(records, run))
-    wait_for(lambda: step_reached(run) >= 8 or first.poll() is not None, "step 8")
-    first.send_signal(signal.SIGKILL)
-    out, _ = first.communicate()
-    assert 8 <= step_reached(run) < STEPS, out
-
-    second = start(settings(records, run))
-    out, _ = second.communicate(timeout=END_S)
-    assert second.returncode == 0, out
-    assert f"{STEPS} steps" in out
-    assert "an earlier try was resumed" in out
-    assert "urbandet export" not in out, "which would refuse it"
-    assert step_reached(run) == STEPS
-    entries = read_lines((run / "metrics.jsonl").read_text())
-    lines = [one for one in entries if one["kind"] == "steps"]
-    assert [one["step"] for one in lines] == sorted({one["step"] for one in lines})
-    assert lines[-1]["Loss/heatmap"] < 0.5 * lines[0]["Loss/heatmap"]
-    assert lines[-1]["Loss/box"] < 0.5 * lines[0]["Loss/box"]
-
-    model = centre_net.build(4)
-    model.build(1)
-    best = json.loads((run / "best/state.json").read_text())["checkpoint"]
-    status = open_odapi().tf.train.Checkpoint(model=model.trackable).read(str(run / "best" / best))
-    status.assert_existing_objects_matched()
 
 
 def test_detections_keep_the_contract(centre_net: Any, batch: Any) -> None:

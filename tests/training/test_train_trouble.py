@@ -1,5 +1,6 @@
 """Trainings in trouble: whatever is killed on the way, and losses that blow up."""
 
+import importlib
 import json
 import os
 import signal
@@ -8,13 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import EXAMPLES
 from tiny_models import tiny_ssd
-from trainings import STEPS, lines, settings, start, step_reached, train_here, write_records
+from trainings import (
+    STEPS,
+    lines,
+    settings,
+    start,
+    step_reached,
+    train_alone,
+    train_here,
+    write_records,
+)
 from waiting import wait_for
 
 from urbandet_ray.errors import RunError
 
 pytestmark = [pytest.mark.ray, pytest.mark.train]
+
+
+OWN_MODEL = {
+    "model": "centre_net:build",
+    "pipeline": None,
+    "schedule.rate": 0.005,
+    "evaluation.every": STEPS,
+}
+"""The docs' example: it costs a tenth of what an SSD's losses cost to trace."""
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +65,16 @@ def worker_pids() -> list[int]:
 
 @pytest.mark.chaos
 def test_a_killed_driver_loses_nothing_but_steps_since_the_checkpoint(
-    ray_dashboard: str, records: Path, tmp_path: Path
+    ray_dashboard: str, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same settings go on from last/, and each step is logged once."""
+    """The same settings go on from last/, and each step is logged once. The model is one's own: its
+    losses fall, and best/ reads into it."""
+    from urbandet_ray.models.odapi import open_odapi
+
+    monkeypatch.syspath_prepend(EXAMPLES)
     run = tmp_path / "run"
-    given = settings(records, run, **{"evaluation.every": 24})
-    process = start(given)
+    given = settings(records, run, **OWN_MODEL)
+    process = start(given, {"PYTHONPATH": str(EXAMPLES)})
     wait_for(lambda: step_reached(run) >= 8 or process.poll() is not None, "step 8")
     process.send_signal(signal.SIGKILL)
     out, _ = process.communicate()
@@ -58,23 +82,41 @@ def test_a_killed_driver_loses_nothing_but_steps_since_the_checkpoint(
     assert 8 <= reached < STEPS, out
     report = train_here(given)
     assert report.resumed
+    assert not report.exports
+    assert "urbandet export" not in report.to_text(), "which would refuse it"
     resumed = [e["text"] for e in lines(run, "event") if "resumed" in e["text"]]
     assert len(resumed) == 1
     assert int(resumed[0].rpartition("step ")[2]) >= reached
-    steps = [one["step"] for one in lines(run, "steps")]
+    logged = lines(run, "steps")
+    steps = [one["step"] for one in logged]
     assert steps == sorted(set(steps))
     assert report.steps == step_reached(run) == STEPS
+    assert logged[-1]["Loss/heatmap"] < 0.5 * logged[0]["Loss/heatmap"]
+    assert logged[-1]["Loss/box"] < 0.5 * logged[0]["Loss/box"]
+
+    model = importlib.import_module("centre_net").build(4)
+    model.build(1)
+    best = json.loads((run / "best/state.json").read_text())["checkpoint"]
+    status = open_odapi().tf.train.Checkpoint(model=model.trackable).read(str(run / "best" / best))
+    status.assert_existing_objects_matched()
 
 
 @pytest.mark.chaos
+@pytest.mark.parametrize(
+    "model", [pytest.param(OWN_MODEL, id="own"), pytest.param({}, marks=pytest.mark.long, id="ssd")]
+)
 def test_two_workers_survive_the_loss_of_one(
-    ray_dashboard: str, records: Path, tmp_path: Path
+    ray_dashboard: str,
+    records: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model: dict[str, Any],
 ) -> None:
     """kill -9 of a worker: Ray Train starts both anew, and the run ends by itself."""
+    monkeypatch.syspath_prepend(EXAMPLES)
     run = tmp_path / "run"
-    given = settings(
-        records, run, **{"workers.count": 2, "batch.per_worker": 2, "evaluation.every": 24}
-    )
+    pair = {"workers.count": 2, "batch.per_worker": 2, "evaluation.every": 24}
+    given = settings(records, run, **{**model, **pair})
     ended, killed = threading.Event(), []
 
     def kill_one() -> None:
@@ -99,10 +141,11 @@ def test_two_workers_survive_the_loss_of_one(
 
 
 def test_a_loss_that_blows_up_ends_the_run_with_advice(
-    ray_dashboard: str, records: Path, tmp_path: Path
+    ray_dashboard: str, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not after three tries, and with the advice alone."""
-    given = settings(records, tmp_path / "run", **{"optimizer.kind": "momentum"})
+    monkeypatch.syspath_prepend(EXAMPLES)
+    given = settings(records, tmp_path / "run", **{**OWN_MODEL, "optimizer.kind": "momentum"})
     given |= {"schedule.rate": 1e9, "optimizer.clip_norm": 0}
     notices: list[dict[str, Any]] = []
     with pytest.raises(RunError, match=r"^step \d+: .*Lower schedule.rate") as raised:
@@ -112,7 +155,7 @@ def test_a_loss_that_blows_up_ends_the_run_with_advice(
 
 
 def test_a_loss_that_blows_up_takes_the_run_back_to_its_last_checkpoint(
-    ray_dashboard: str, records: Path, tmp_path: Path
+    records: Path, tmp_path: Path
 ) -> None:
     """At a lower rate, to its end; no step is in the log twice, and what was saved last lies before
     the first loss that looked wrong."""
@@ -125,7 +168,7 @@ def test_a_loss_that_blows_up_takes_the_run_back_to_its_last_checkpoint(
     given = settings(records, run, pipeline=str(tmp_path / "pipeline.config"))
     given |= {"schedule.kind": "config", "checkpoint.every": 3, "evaluation.frames": 2}
     given |= {"divergence.action": "rollback", "divergence.rollbacks": 20}
-    train_here(given)
+    train_alone(given)
     told = [one["text"] for one in lines(run, "event") if "back to step" in one["text"]]
     assert told[0].startswith("back to step 12 at 0.3 of the rate: step 1")
     assert step_reached(run) == STEPS

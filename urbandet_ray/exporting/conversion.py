@@ -146,7 +146,8 @@ def _write_tflite(
         converter.target_spec.supported_types = [tf.float16]
     if precision == "int8":
         converter.representative_dataset = lambda: ([image[None]] for image in frames)
-    target.write_bytes(_converted(converter.convert, "TFLite"))
+    with saved_without_layers():  # the converter saves the network, and reads that
+        target.write_bytes(_converted(converter.convert, "TFLite"))
 
 
 def _frozen(network: TracedNetwork) -> tuple[Any, list[str], dict[str, str]]:

@@ -92,38 +92,45 @@ def shared(left, right):
     return tf.nest.map_structure(lambda *two: place(
         lambda c: two[c.replica_id_in_sync_group]), batch(*left), batch(*right))
 
-whole = [batch(*range(8))]
+whole, halves = [batch(*range(8))], [batch(*range(4)), batch(*range(4, 8))]
 ways = {
-    "two replicas": (both, [shared(range(4), range(4, 8))]),
-    "two batches": (one, [batch(*range(4)), batch(*range(4, 8))]),
-    "both": (both, [shared((0, 4), (5, 6)), shared((1, 2), (7, 3))]),
+    "two replicas": lambda: (both, [shared(range(4), range(4, 8))]),
+    "two batches": lambda: (one, halves),
+    "both": lambda: (both, [shared((0, 4), (5, 6)), shared((1, 2), (7, 3))]),
 }
 losses, gap = moved(one, whole)
 facts = {"losses": {"whole": losses}, "off": {}, "size": float(np.abs(gap).max())}
-for name, (which, batches) in ways.items():
-    facts["losses"][name], other = moved(which, batches)
+for name in sys.argv[2:]:
+    facts["losses"][name], other = moved(*ways[name]())
     facts["off"][name] = float(np.linalg.norm(other - gap) / np.linalg.norm(gap))
 one[0].loss_counts = lambda labels: {}
 untold = make_step(one[0], make_optimizer("momentum", momentum=0.0), one[1],
                    tf.distribute.get_strategy(), clip_norm=0.0)
-facts["losses"]["untold"], _ = moved((one[0], one[1], untold), ways["two batches"][1])
+facts["losses"]["untold"], _ = moved((one[0], one[1], untold), halves)
 print("FACTS" + json.dumps(facts))
 """
 
 
+WAYS = ("two replicas", "two batches", "both")
 MODELS = [
-    "ssd",
-    pytest.param("ssd by sums", marks=pytest.mark.long),
-    pytest.param("centernet_resnet50_v1_fpn_640", marks=pytest.mark.long),
-    pytest.param("faster_rcnn_resnet50_v1_640", marks=pytest.mark.long),
+    pytest.param(("ssd", "both"), id="ssd"),  # batches of replicas: each way alone takes longer
+    *(
+        pytest.param((model, *WAYS), marks=pytest.mark.long, id=f"{model}, each way")
+        for model in (
+            "ssd",
+            "ssd by sums",
+            "centernet_resnet50_v1_fpn_640",
+            "faster_rcnn_resnet50_v1_640",
+        )
+    ),
 ]
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def facts(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """How far apart one step of eight images, and one of their halves, have moved a model."""
+    """How far apart one step of eight images, and one of their parts, have moved a model."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, request.param],
+        [sys.executable, "-c", SCRIPT, *request.param],
         env={**os.environ, "PYTHONPATH": str(TESTS)},
         capture_output=True,
         text=True,
@@ -134,20 +141,17 @@ def facts(request: pytest.FixtureRequest) -> dict[str, Any]:
     return json.loads(done.stdout.rpartition("FACTS")[2])
 
 
-WAYS = ("two replicas", "two batches", "both")
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_weights_move_as_by_one_batch(facts: dict[str, Any], way: str) -> None:
+def test_weights_move_as_by_one_batch(facts: dict[str, Any]) -> None:
     """From 56 boxes in one half and none in the other, whose sums have different counts."""
     assert facts["size"] > 0
-    assert facts["off"][way] < 1e-4
+    assert facts["off"]
+    assert max(facts["off"].values()) < 1e-4
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_losses_are_those_of_one_batch(facts: dict[str, Any], way: str) -> None:
+def test_losses_are_those_of_one_batch(facts: dict[str, Any]) -> None:
     """What the log shows does not depend on how the images were shared out."""
-    assert facts["losses"][way] == pytest.approx(facts["losses"]["whole"], rel=1e-4)
+    for way in facts["off"]:
+        assert facts["losses"][way] == pytest.approx(facts["losses"]["whole"], rel=1e-4)
 
 
 def test_a_mean_of_the_batches_means_is_something_else(facts: dict[str, Any]) -> None:
