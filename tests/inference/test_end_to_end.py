@@ -298,12 +298,13 @@ def test_a_killed_driver_resumes_to_the_same_bytes(
     assert contents(run) == contents(finished)
 
 
-def test_jobs_through_ray_job_submit(
+def test_a_job_through_ray_job_submit(
     ray_dashboard: str, finished: Path, drives: Path, tmp_path: Path
 ) -> None:
-    """batch_infer, evaluate, make_video as a cluster's users run them; plain lines in the log."""
+    """batch_infer as a cluster's users run it; plain lines in the log. The other jobs:
+    tests/launch/test_submit.py."""
     repository = Path(urbandet_ray.__file__).parent.parent
-    run, video = tmp_path / "run", tmp_path / "drive.mp4"
+    run = tmp_path / "run"
 
     def submit(*entrypoint: str) -> str:
         ray = str(Path(sys.executable).parent / "ray")
@@ -328,13 +329,7 @@ def test_jobs_through_ray_job_submit(
     )
     assert f"{run}: 20 frames," in log
     assert "20 frames (100%)" in log
-    wanted = contents(finished)
-    assert contents(run) == wanted
-    log = submit("jobs/evaluate.py", "configs/runs/eval.yaml", f"run={run}", f"truth={drives}")
-    assert "mAP" in log
-    log = submit("jobs/make_video.py", "configs/runs/video.yaml", f"run={run}", f"output={video}")
-    assert "drive.mp4: 20 frames, 2.0 s" in log
-    assert video.stat().st_size > 10_000
+    assert contents(run) == contents(finished)
 
 
 @pytest.mark.chaos

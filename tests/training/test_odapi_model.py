@@ -191,7 +191,7 @@ def mask_model() -> OdApiModel:
     rcnn.feature_extractor.type = "faster_rcnn_resnet50_keras"
     rcnn.number_of_stages, rcnn.first_stage_max_proposals = 3, 200
     rcnn.first_stage_nms_iou_threshold = 0.95  # untrained scores must not thin them out
-    rcnn.second_stage_batch_size = 64
+    rcnn.second_stage_batch_size = 16
     size = rcnn.image_resizer.keep_aspect_ratio_resizer
     size.min_dimension = size.max_dimension = 128
     made = OdApiModel(config)
