@@ -139,6 +139,7 @@ def augmented_images(
     tf = open_odapi().tf
     others = [[records[i] for i in row] for row in companions.tolist()]
 
+    @without_autograph
     def prepare(own: Any, others: Any) -> Any:
         tf.random.set_seed(seed)
         image = augment(decode_example(own), lambda number: decode_example(others[number]))
