@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from urbandet_ray.rendering.annotate import DrawStyle
+from urbandet_ray.rendering.fonts import runs_of
 from urbandet_ray.rendering.labels_text import (
     COVER_MAX,
     blit,
@@ -145,3 +146,55 @@ def test_not_an_image(image: np.ndarray, message: str) -> None:
     """Grey, float, empty or strided arrays are named as what they are."""
     with pytest.raises(ValueError, match=message):
         check_image(image)
+
+
+SCRIPTS = [
+    "街道 87%",
+    "カタカナ",
+    "자동차",
+    "سيارة حمراء",
+    "машина",
+    "गाड़ी",
+    "รถยนต์",
+    "עברית",
+    "café",
+    "🚗",
+]
+
+
+@pytest.mark.parametrize("text", SCRIPTS)
+def test_names_are_drawn_in_their_script(text: str) -> None:
+    """Each sign by a font that has it: the same tile height, ink inside, no box for a letter."""
+    tile = text_tile(text, 20, INK, bold=False)
+    assert tile.shape[0] == text_tile("vehicle", 20, INK, bold=False).shape[0]
+    edges = [tile[0], tile[-1], tile[:, 0], tile[:, -1]]
+    assert all((edge == INK).all() for edge in edges)
+    assert len(tile_colours(tile)) > 5
+    pieces = runs_of(text)
+    assert "".join(piece for _, piece in pieces) == text
+    letters = {sign for sign in text if sign.isalpha()}
+    other = text_tile("\U0010ffff" * len(letters), 20, INK, bold=False)
+    assert tile.shape != other.shape or not np.array_equal(tile, other)
+
+
+def test_a_text_is_cut_where_its_font_changes() -> None:
+    """Spaces within a right-to-left text stay in it, those behind it go to what follows."""
+    pieces = runs_of("سيارة حمراء 87%")
+    assert [piece for _, piece in pieces] == ["سيارة حمراء", " 87%"]
+    assert "Arabic" in pieces[0][0].path
+
+
+def test_kana_take_the_japanese_forms() -> None:
+    """Han signs look otherwise in Japan: the text tells."""
+    assert {face.number for face, _ in runs_of("漢字カナ")} == {0}
+    assert {face.number for face, _ in runs_of("汉字")} == {2}
+
+
+@pytest.mark.parametrize(
+    ("text", "drawn"),
+    [("a\U00012000", "a\\U00012000"), ("caf\udce9", "caf\\xe9"), ("a\nb", "a\\nb")],
+)
+def test_signs_that_no_font_has_are_written_as_escapes(text: str, drawn: str) -> None:
+    """Nothing is drawn as an empty box, and no name ends a run."""
+    assert "".join(piece for _, piece in runs_of(text)) == drawn
+    assert text_tile(text, 14, INK).size

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from urbandet_ray.frames import Image
+from urbandet_ray.rendering.fonts import PILLOWS, Face, font_of, runs_of
 from urbandet_ray.rendering.palette import Colour, class_colour, text_colour
 
 if TYPE_CHECKING:
@@ -18,13 +20,6 @@ COVER_MAX = 0.4
 """A label may hide at most this share of any box, its own included."""
 _SPELLED_OUT = str.maketrans({"≥": ">=", "≤": "<=", "→": "->", "×": "x"})
 """Signs that the font Pillow carries lacks."""
-
-
-@lru_cache(maxsize=32)
-def _font(font_px: int) -> FreeTypeFont | ImageFont:
-    from PIL import ImageFont
-
-    return ImageFont.load_default(font_px)
 
 
 @lru_cache(maxsize=4096)
@@ -39,23 +34,46 @@ def text_tile(text: str, font_px: int, background: Colour, *, bold: bool = True)
     from PIL import Image as PilImage
     from PIL import ImageDraw
 
-    font = _font(font_px)
+    font = font_of(PILLOWS, font_px)
     # The font that Pillow carries has one, rather light, weight; a thin stroke of the same colour
     # keeps small text legible after video compression.
     stroke = font_px / 50 if bold else 0.0
-    text = text.translate(_SPELLED_OUT)
-    left, _, right, _ = font.getbbox(text)
     low, high = font.getbbox("Ag")[1], font.getbbox("Ag")[3]
+    baseline = -font.getbbox("A", anchor="ls")[1] + font.getbbox("A")[1]
     pad_x, pad_y = max(2, round(font_px * 0.28)), max(1, round(font_px * 0.16))
-    size_wh = (round(right - left) + 2 * pad_x, round(high - low) + 2 * pad_y)
-    canvas = PilImage.new("RGB", size_wh, background)
-    ink = text_colour(background)
-    ImageDraw.Draw(canvas).text(
-        (pad_x - left, pad_y - low), text, fill=ink, font=font, stroke_width=stroke
-    )
+    height = round(high - low) + 2 * pad_y
+    pieces = [
+        (_fitted(face, piece, font_px, (pad_y - low + baseline, height)), piece)
+        for face, piece in runs_of(text.translate(_SPELLED_OUT))
+    ]
+    left = pieces[0][0].getbbox(pieces[0][1])[0] if pieces else 0
+    ends = list(accumulate((one.getlength(piece) for one, piece in pieces), initial=0.0))
+    right = ends[-2] + pieces[-1][0].getbbox(pieces[-1][1])[2] if pieces else 0
+    canvas = PilImage.new("RGB", (round(right - left) + 2 * pad_x, height), background)
+    ink, draw = text_colour(background), ImageDraw.Draw(canvas)
+    for (one, piece), x in zip(pieces, ends, strict=False):
+        place = (pad_x - left + x, pad_y - low + baseline)
+        draw.text(place, piece, fill=ink, font=one, stroke_width=stroke, anchor="ls")
     tile = np.asarray(canvas, np.uint8).copy()
     tile.flags.writeable = False
     return tile
+
+
+def _fitted(
+    face: Face, piece: str, font_px: int, room: tuple[float, float]
+) -> FreeTypeFont | ImageFont:
+    """The face at the size, smaller where the piece would reach over the tile's height.
+
+    Args:
+        room: baseline and height of the tile, in pixels.
+    """
+    font = font_of(face, font_px)
+    if face == PILLOWS:
+        return font
+    _, top, _, bottom = font.getbbox(piece, anchor="ls")
+    above, below = room[0] - 1, room[1] - room[0] - 1
+    share = min(1.0, above / max(-top, 1), below / max(bottom, 1))
+    return font if share == 1 else font_of(face, max(6, int(font_px * share)))
 
 
 @lru_cache(maxsize=4096)

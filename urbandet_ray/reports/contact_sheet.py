@@ -10,10 +10,12 @@ import numpy as np
 from urbandet_ray.errors import ConfigError, InputError
 from urbandet_ray.frames import Image, Truth
 from urbandet_ray.labels import LabelMap
+from urbandet_ray.phrases import printable
 from urbandet_ray.rendering.labels_text import blit, check_image, text_tile
 from urbandet_ray.rendering.palette import INK, class_colour
 
 CELL_WIDTH_LEAST = 64
+_CAPTION_LEAST = 8
 
 
 def contact_sheet(
@@ -77,7 +79,7 @@ def _draw_cell(image: Image, truth: Truth | None, caption: str, width: int) -> I
             boxes.tolist(), truth.class_ids.tolist(), strict=True
         ):
             cv2.rectangle(small, (x0, y0), (x1 - 1, y1 - 1), _colour(class_id), line)
-    tile = text_tile(_shorten(caption, width), max(11, width // 26), INK, bold=False)
+    tile = _caption_tile(caption, width)
     cell = np.empty((tile.shape[0] + height, width, 3), np.uint8)
     cell[:] = INK
     blit(cell, tile, 0, 0)
@@ -85,12 +87,19 @@ def _draw_cell(image: Image, truth: Truth | None, caption: str, width: int) -> I
     return cell
 
 
-def _shorten(caption: str, width: int) -> str:
-    """Cut out the middle of a long name: its end tells frames of a drive apart."""
-    room = max(8, int(width / max(11, width // 26) * 1.7))
-    if len(caption) <= room:
-        return caption or " "
-    return f"{caption[: room // 2 - 1]}…{caption[-(room - room // 2) :]}"
+def _caption_tile(caption: str, width: int) -> Image:
+    """The caption, without its middle where it is too long: its end tells frames of a drive apart.
+
+    Signs of some scripts are twice as wide as others, so the tile is measured.
+    """
+    caption, font_px = printable(caption) or " ", max(11, width // 26)
+    tile = text_tile(caption, font_px, INK, bold=False)
+    room = len(caption) - 1
+    while tile.shape[1] > width and room >= _CAPTION_LEAST:
+        room = min(room - 1, max(_CAPTION_LEAST, room * width // tile.shape[1]))
+        short = f"{caption[: room // 2 - 1]}…{caption[-(room - room // 2) :]}"
+        tile = text_tile(short, font_px, INK, bold=False)
+    return tile
 
 
 def _colour(class_id: int) -> tuple[int, int, int]:
