@@ -74,6 +74,29 @@ def test_a_run_is_not_resumed_at_another_size() -> None:
     assert on.fingerprint["settings"] != off.fingerprint["settings"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"sample": {"every": 3}}, "settings"),
+        ({"sample": {"per_second": 2.0}}, "settings"),
+        ({"model": {"classes": ["vehicle"]}}, "model"),
+    ],
+)
+def test_a_run_over_a_part_is_not_resumed_as_another(settings: dict[str, Any], part: str) -> None:
+    """run.json says the sample and the classes, and its fingerprint is another one."""
+
+    def manifest(**settings: Any) -> InferenceManifest:
+        config = InferConfig(input="data", output="run", **settings)
+        found = find_model(config.model, Storage())
+        return make_manifest(config, found, Storage(), STREET_LABELS, [])
+
+    whole, some = manifest(), manifest(**settings)
+    assert some.fingerprint[part] != whole.fingerprint[part]
+    assert some.is_sampled == (part == "settings")
+    assert list(some.kept_labels.names) == ([1] if part == "model" else [1, 2, 4])
+    assert "sample" not in whole.settings
+
+
 def test_a_model_is_looked_at_without_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the run starts there may be no GPU; the actors, which have one, are not told so."""
     seen = []

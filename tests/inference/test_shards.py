@@ -9,7 +9,7 @@ import pytest
 from drives import make_frame, write_drive
 from small_videos import damage_packet, write_video, zeroed
 
-from urbandet_ray.config import ShardConfig
+from urbandet_ray.config import SampleConfig, ShardConfig
 from urbandet_ray.inference.shards import (
     CutRule,
     fitting_frames,
@@ -123,6 +123,22 @@ def test_shards_of_a_damaged_video_join(tmp_path: Path, frames: int) -> None:
     assert indexes == [*range(14), *range(20, 40)]
     done = {one.first_index: one for one in markers[:-2]}
     assert [s.name for s in shards_of(path, rule, done)] == [s.name for s in whole[-2:]]
+
+
+@pytest.mark.parametrize(("every", "frames"), [(2, 3), (3, 1), (7, 2), (50, 4)])
+def test_sampled_shards_join_and_are_resumed(tmp_path: Path, every: int, frames: int) -> None:
+    """Whichever shards are done, the others come again."""
+    path = write_drive(tmp_path / "a.tfrecord", 25)
+    rule = CutRule(frames, 1 << 20, sample=SampleConfig(every=every))
+    whole = shards_of(path, rule)
+    assert [r.index for s in whole for r in s.records] == list(range(0, 25, every))
+    markers = {shard.first_index: marker(shard) for shard in whole}
+    assert unfinished_sources([*markers.values()], 1) == 0
+    for missing in whole:
+        done = {first: one for first, one in markers.items() if first != missing.first_index}
+        (again,) = shards_of(path, rule, done)
+        assert [r.index for r in again.records] == [r.index for r in missing.records]
+        assert again.name == missing.name
 
 
 def test_a_small_input_makes_small_shards(tmp_path: Path) -> None:

@@ -49,6 +49,36 @@ def test_coco_to_street_maps_the_seven_classes():
     assert builtin_mapping_text("../loading") is None
 
 
+@pytest.mark.parametrize(
+    ("kept", "ids"),
+    [
+        (["vehicle"], [0, 0, 0, 1, 1, 0, 1, 0, 1]),
+        (["pedestrian"], [0, 2, 0, 0, 0, 0, 0, 0, 0]),
+        (["cyclist", "pedestrian"], [0, 2, 4, 0, 0, 0, 0, 0, 0]),
+    ],
+)
+def test_classes_to_keep(kept: list[str], ids: list[int]):
+    """By the names of ours; all others are dropped, as those that nothing maps."""
+    renames = read_mapping(builtin_mapping_text("coco-to-street"), "coco-to-street")
+    table = class_table(parse_model_labels(COCO, "coco"), STREET_LABELS, renames, 8, kept)
+    assert table.ids.tolist() == ids
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        (["car"], "no class 'car' in the label map; it has: vehicle, pedestrian, cyclist"),
+        (["vehicle", "Cyclist"], "no class 'Cyclist' in the label map"),
+        (["cyclist"], r"none of the classes to keep \(cyclist\): it finds pedestrian, vehicle"),
+    ],
+)
+def test_classes_to_keep_that_are_none(kept: list[str], message: str):
+    """The message has the list to choose from."""
+    labels = parse_model_labels("vehicle\npedestrian", "list")
+    with pytest.raises(LabelError, match=message):
+        class_table(labels, STREET_LABELS, None, 2, kept)
+
+
 def test_a_label_map_shorter_than_the_model_is_refused():
     """A list of three for a model of ninety is caught when the model is loaded."""
     labels = parse_model_labels("vehicle\npedestrian\ncyclist", "labels.txt")

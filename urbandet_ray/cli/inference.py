@@ -24,6 +24,7 @@ from urbandet_ray.cli.options import (
     given,
     load,
     open_storage,
+    read_names,
     read_tiles,
     s3_values,
 )
@@ -43,6 +44,17 @@ Tiles = Annotated[
 Track = Annotated[
     bool | None,
     typer.Option("--track", help="Give track ids at the end, as `urbandet track` does."),
+]
+
+
+Every = Annotated[
+    int | None, typer.Option("--every", metavar="N", help="Look at every N-th frame only.")
+]
+PerSecond = Annotated[
+    float | None, typer.Option("--per-second", help="Of videos, look at so many frames a second.")
+]
+Classes = Annotated[
+    str | None, typer.Option("--classes", help="Keep these classes only: vehicle,cyclist.")
 ]
 
 
@@ -67,6 +79,9 @@ def infer(
     mapping: Mapping = None,
     labels: Labels = None,
     tiles: Tiles = None,
+    every: Every = None,
+    per_second: PerSecond = None,
+    classes: Classes = None,
     score_min: Annotated[float | None, typer.Option(help="Lowest score that is kept.")] = None,
     draw_score_min: Annotated[
         float | None, typer.Option(help="Lowest score that is drawn.")
@@ -96,6 +111,8 @@ def infer(
         given(input=input_, output=out, labels=labels, backend=backend, coco=coco)
         | given(model__uri=model, model__labels=model_labels, model__mapping=mapping)
         | given(model__score_min=score_min, tiles__rows=rows, tiles__columns=columns)
+        | given(sample__every=every, sample__per_second=per_second)
+        | given(model__classes=None if classes is None else read_names(classes))
         | given(draw__enabled=draw, draw__score_min=draw_score_min, track__enabled=track)
         | given(actors__min=actors, actors__gpus=gpus)
         | s3_values(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)

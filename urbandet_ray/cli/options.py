@@ -50,6 +50,11 @@ def given(**values: Any) -> dict[str, Any]:
     return {key.replace("__", "."): value for key, value in values.items() if value is not None}
 
 
+def read_names(text: str) -> list[str]:
+    """`vehicle, cyclist` as names."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def s3_values(
     endpoint: str | None, region: str | None, anonymous: bool | None, requester_pays: bool | None
 ) -> dict[str, Any]:

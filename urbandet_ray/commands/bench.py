@@ -263,7 +263,9 @@ class _ModelRun:
         config, job = self._config, self._job(name, max_bad_records)
         manifest = make_manifest(config, self._found, self._storage, self._labels, sources)
         begin_run(manifest, job.config.output, self._storage)
-        rule = fitting_rule(sources, config.shard, config.draw.truth, self._batch_size)
+        rule = fitting_rule(
+            sources, config.shard, config.draw.truth, self._batch_size, config.sample
+        )
         try:
             return run_inference(job, sources, rule)
         finally:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from urbandet_ray.config import EvalConfig
 from urbandet_ray.datasets.annotated import AnnotatedImage
 from urbandet_ray.datasets.annotated_frames import truth_of
@@ -63,10 +65,11 @@ def evaluate(config: EvalConfig) -> EvalReport:
         frames = _labelled_by_dataset(folder, table, config.truth, manifest.labels, notes)
     elif set(table) & set(sources):
         all_files = _all_of(config.truth, table, sources)
-        frames = _joined(folder, table, all_files, manifest.labels, notes)
+        frames = _joined(folder, table, all_files, manifest, notes)
     else:
         frames = _labelled_by_name(folder, table, sources, manifest.labels, notes)
-    metrics = measure(frames, manifest.labels)
+    kept = manifest.kept_labels
+    metrics = measure(frames if kept is manifest.labels else _of_classes(frames, kept), kept)
     notes += _notes(manifest, len(set(sources) - set(table)) if set(table) & set(sources) else 0)
     uri = join_uri(config.output or config.run, "metrics.json")
     storage.write_bytes(uri, to_json({**metrics.to_dict(), "notes": notes}))
@@ -97,17 +100,19 @@ def _joined(
     folder: RunFolder,
     table: Chains,
     sources: dict[str, Source],
-    labels: LabelMap,
+    manifest: InferenceManifest,
     notes: list[str],
 ) -> Iterator[DetectionRow]:
-    skipped = 0
+    skipped = bad = 0
     for name, shards in table.items():
         rows = {row.index: row for marker in shards.values() for row in folder.rows(marker)}
         known = 0
-        for record in read_source(sources[name], folder.storage, labels=labels):
+        for record in read_source(sources[name], folder.storage, labels=manifest.labels):
             row = rows.get(record.index)
             if record.frame is None or row is None:
-                skipped += 1
+                is_left_out = manifest.is_sampled and record.frame is not None
+                skipped += is_left_out
+                bad += not is_left_out
                 continue
             if record.frame.truth is None:
                 raise InputError(f"{record.uri}, record {record.index} carries no labels")
@@ -118,8 +123,10 @@ def _joined(
                 f"{sources[name].uri} has {known} of the {len(rows)} frames that the run has: "
                 "it is another file, or a damaged copy"
             )
+    if bad:
+        notes.append(f"{bad} bad records are not in the figures (see dead_letter/)")
     if skipped:
-        notes.append(f"{skipped} bad records are not in the figures (see dead_letter/)")
+        notes.append(f"{skipped} frames are not in the figures: the run looked at a sample")
 
 
 def _rows(folder: RunFolder, table: Chains) -> Iterator[tuple[str, DetectionRow]]:
@@ -204,8 +211,21 @@ def _note_matches(
         notes.append(f"{len(left)} frames of the truth are not in the run ({some_of(left, 3)})")
 
 
+def _of_classes(rows: Iterator[DetectionRow], labels: LabelMap) -> Iterator[DetectionRow]:
+    """Rows whose truth has these classes only."""
+    for row in rows:
+        if row.truth is None:
+            yield row
+        else:
+            mask = np.isin(row.truth.class_ids, list(labels.names))
+            yield replace(row, truth=row.truth.keep(mask))
+
+
 def _notes(manifest: InferenceManifest, unused: int) -> list[str]:
     notes = []
+    if manifest.kept_labels is not manifest.labels:
+        names = ", ".join(manifest.kept_labels.names.values())
+        notes.append(f"the run kept these classes only, and only they are in the figures: {names}")
     if unused:
         notes.append(f"{unused} files of the truth are not in the run and were left out")
     score_min = manifest.score_min

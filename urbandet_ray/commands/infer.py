@@ -26,6 +26,7 @@ from urbandet_ray.json_files import to_json
 from urbandet_ray.label_files import read_labels
 from urbandet_ray.models.loader import find_model
 from urbandet_ray.records.input_contents import list_input
+from urbandet_ray.records.sampling import check_sample
 from urbandet_ray.records.sources import Source
 from urbandet_ray.runs.lock import LOCK_NAME, WriterLock
 from urbandet_ray.runs.manifest import begin_run
@@ -105,6 +106,7 @@ def infer(
     sources, contents = list_input(config.input, storage)
     if say is not None:
         say("\n".join([f"{config.input}: {contents.read}", *contents.to_lines()]))
+    check_sample(config.sample, sources)
     choice = None
     if config.backend == "auto":
         choice, found = choose_backend(config, storage, labels, sources, say or (lambda _: None))
@@ -176,7 +178,7 @@ def _run(
     on_progress: Callable[[Progress], None],
 ) -> RunResult:
     batch = config.batch_size or batch_size
-    rule = fitting_rule(sources, config.shard, config.draw.truth, batch)
+    rule = fitting_rule(sources, config.shard, config.draw.truth, batch, config.sample)
     folder = job.folder()
     left = unfinished_sources(folder.markers(), len(sources))
     stale = folder.path(TRACKS_NAME)

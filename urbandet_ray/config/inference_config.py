@@ -42,6 +42,8 @@ class ModelConfig(Section):
     """Detections below this score are dropped; a higher one makes mAP a lower bound."""
     max_detections: Positive = 100
     """At most this many detections a frame, best first."""
+    classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Only these of our classes are kept, by name; None keeps all."""
     threads: Positive = 1
     """CPU threads of the model in each actor; a CPU actor holds as many cores."""
     mean: float | None = None
@@ -89,6 +91,29 @@ class DrawConfig(Section):
     """Draw the records' own boxes too."""
     jpeg_quality: Annotated[int, Field(ge=30, le=100)] = 90
     """Quality of the annotated JPEGs."""
+
+
+class SampleConfig(Section):
+    """Which frames of the input are looked at. All, unless one of the two is set."""
+
+    every: Positive = 1
+    """Every N-th frame of each file, video or folder of images, the first one included."""
+    per_second: Annotated[float, Field(gt=0, le=240)] | None = None
+    """Of a video at most so many frames a second, by the frames' own times."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.every > 1 and self.per_second is not None:
+            raise ValueError(
+                f"every is {self.every} and per_second {self.per_second:g}: both choose frames; "
+                "give one of them"
+            )
+        return self
+
+    @property
+    def is_on(self) -> bool:
+        """Whether frames are left out."""
+        return self.every > 1 or self.per_second is not None
 
 
 class ShardConfig(Section):
@@ -195,6 +220,7 @@ class InferConfig(Section):
     eighths between). For frames much larger than the input, without drawing; mAP may move."""
     coco: bool = False
     """Also write coco/results.json and coco/images.json."""
+    sample: SampleConfig = SampleConfig()
     draw: DrawConfig = DrawConfig()
     track: InferTrackConfig = InferTrackConfig()
     shard: ShardConfig = ShardConfig()

@@ -105,13 +105,16 @@ def make_manifest(
 ) -> InferenceManifest:
     """run.json: the same settings over the same input give the same bytes.
 
-    Tiles and reduced_decode stand in it where they are on; else nothing says that they could be.
+    Tiles, reduced_decode and sample stand in it where they are on; else nothing says that they
+    could be.
     """
     parts = {"batch_size", "max_pixels", "draw", "shard"}
     if config.tiles.is_on:
         parts.add("tiles")
     if config.reduced_decode:
         parts.add("reduced_decode")
+    if config.sample.is_on:
+        parts.add("sample")
     results = config.model_dump(include=parts, mode="json")
     listing = [[s.name, s.kind, s.size_bytes, s.version] for s in sources]
     return InferenceManifest(

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
-from urbandet_ray.config import ShardConfig
+from urbandet_ray.config import SampleConfig, ShardConfig
 from urbandet_ray.config.sizing import SHARD_FRAMES
 from urbandet_ray.errors import RecordError
-from urbandet_ray.records.sources import Record, Source, read_source
+from urbandet_ray.records.sources import ALL_FRAMES, Record, Source, read_source
 from urbandet_ray.runs.run_folder import Marker, shard_name
 from urbandet_ray.storage import Storage
 
@@ -60,6 +60,8 @@ class CutRule:
     end together: the last one to finish keeps the others waiting for a quarter as long."""
     batch: int = 1
     """Shards are whole batches: a rest would cost the model a call for a few frames."""
+    sample: SampleConfig = ALL_FRAMES
+    """Which frames go in at all."""
 
     def frames_at(self, order: int, offset: int) -> int:
         """Records of a shard that starts here, at most."""
@@ -72,7 +74,11 @@ def _whole_batches(frames: float, batch: int) -> int:
 
 
 def fitting_rule(
-    sources: Sequence[Source], shard: ShardConfig, keep_truth: bool = False, batch: int = 1
+    sources: Sequence[Source],
+    shard: ShardConfig,
+    keep_truth: bool = False,
+    batch: int = 1,
+    sample: SampleConfig = ALL_FRAMES,
 ) -> CutRule:
     """The rule for an input: `shard.frames`, else `fitting_frames` a shard, and finer shards in the
     input's last sixteenth.
@@ -81,7 +87,7 @@ def fitting_rule(
     """
     size_bytes = shard.megabytes << 20
     if shard.frames:
-        return CutRule(shard.frames, size_bytes, keep_truth)
+        return CutRule(shard.frames, size_bytes, keep_truth, sample=sample)
     wholes = [_whole(source) for source in sources]
     rest, fine_from = sum(wholes) * 15 // 16, None
     for order, whole in enumerate(wholes):
@@ -89,16 +95,17 @@ def fitting_rule(
             fine_from = (order, rest)
             break
         rest -= whole
-    return CutRule(fitting_frames(sources), size_bytes, keep_truth, fine_from, batch)
+    frames = fitting_frames(sources, sample.every)
+    return CutRule(frames, size_bytes, keep_truth, fine_from, batch, sample)
 
 
-def fitting_frames(sources: Sequence[Source]) -> int:
+def fitting_frames(sources: Sequence[Source], every: int = 1) -> int:
     """Records a shard so that an input makes about 64 shards, from 8 to 64 records each."""
     estimate = sum(
         len(source.files) if source.kind == "images" else source.size_bytes / _TYPICAL_BYTES
         for source in sources
     )
-    return int(min(max(estimate / 64, 8), SHARD_FRAMES))
+    return int(min(max(estimate / every / 64, 8), SHARD_FRAMES))
 
 
 def resume_point(done: Mapping[int, Marker]) -> tuple[int, int] | None:
@@ -123,7 +130,7 @@ def read_shards(
     start = resume_point(done)
     if start is None:
         return
-    read = read_source(source, storage, first_index=start[0], offset=start[1])
+    read = read_source(source, storage, first_index=start[0], offset=start[1], sample=rule.sample)
     records = (_lighten(record, rule.keep_truth) for record in read)
     clock = time.perf_counter()
     for cut_records, last in cut(records, rule, order):

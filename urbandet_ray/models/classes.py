@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,7 +135,11 @@ def check_mapping_keys(renames: dict[str, str], labels: ModelLabels, source: str
 
 
 def class_table(
-    labels: ModelLabels, target: LabelMap, renames: dict[str, str] | None, class_count: int | None
+    labels: ModelLabels,
+    target: LabelMap,
+    renames: dict[str, str] | None,
+    class_count: int | None,
+    kept: Sequence[str] | None = None,
 ) -> ClassTable:
     """The lookup table of a model.
 
@@ -143,9 +148,11 @@ def class_table(
         target: the run's label map.
         renames: model class -> our class; None where names must match.
         class_count: how many classes the model's file says it has, if it does.
+        kept: our classes that are kept, by name; None keeps all.
 
     Raises:
-        LabelError: no class matches, or the label map is shorter than the model's classes.
+        LabelError: no class matches, one to keep is not in the target or not the model's, or the
+            label map is shorter than the model's classes.
     """
     if class_count is not None and class_count > labels.length:
         raise LabelError(
@@ -156,4 +163,12 @@ def class_table(
     mapping = ClassMapping.by_name(labels.names, target, renames)
     ids = np.zeros(labels.length + 1, np.int32)
     ids[list(mapping.ids)] = list(mapping.ids.values())
+    if kept is not None:
+        ids[~np.isin(ids, [target.id_of(name) for name in kept])] = 0
+        if not ids.any():
+            found = sorted({target.name_of(one) for one in mapping.ids.values()})
+            raise LabelError(
+                f"the model finds none of the classes to keep ({', '.join(kept)}): it finds "
+                f"{', '.join(found)}"
+            )
     return ClassTable(target, ids, labels.source)

@@ -100,7 +100,7 @@ class FoundModel:
             renames = read_mapping(self.classes.mapping, config.mapping)
             if config.mapping not in builtin_mappings():  # ours know several models' names
                 check_mapping_keys(renames, labels, config.mapping)
-        table = class_table(labels, target, renames, class_count)
+        table = class_table(labels, target, renames, class_count, config.classes)
         return AnswerRules(table, config.score_min, config.max_detections)
 
     def fingerprint(self, storage: Storage) -> str:
@@ -123,6 +123,8 @@ class FoundModel:
         ]
         if changes := _nms(config):
             parts.append(changes)
+        if config.classes is not None:
+            parts.append(sorted(config.classes))
         digest.update(json.dumps(parts).encode())
         return digest.hexdigest()
 

@@ -22,6 +22,7 @@ from urbandet_ray.records.bytestream import ByteStream, skip_bytes
 from urbandet_ray.records.example import frame_and_problems_from_example
 from urbandet_ray.records.image_headers import sniff_format
 from urbandet_ray.records.orientation import exif_orientation
+from urbandet_ray.records.sampling import FrameSampler
 from urbandet_ray.records.source import Record, Source
 from urbandet_ray.records.tfrecord import (
     HEADER_BYTES,
@@ -38,7 +39,12 @@ _READ_THREADS = 8
 
 
 def read_tfrecord(
-    source: Source, storage: Storage, first_index: int, offset: int, labels: LabelMap | None = None
+    source: Source,
+    storage: Storage,
+    first_index: int,
+    offset: int,
+    labels: LabelMap | None,
+    sampler: FrameSampler,
 ) -> Iterator[Record]:
     """Records from a byte offset on; gzip cannot be entered midway and is unpacked up to there."""
     with ExitStack() as opened:
@@ -51,7 +57,8 @@ def read_tfrecord(
                 stream = decompress(stream)
                 skip_bytes(stream, offset)
         for raw in read_records(stream, first_index=first_index, offset=offset):
-            yield _parsed(raw, source, labels)
+            if raw.error is not None or sampler.takes(raw.index):
+                yield _parsed(raw, source, labels)
 
 
 def _is_gzip(source: Source, storage: Storage) -> bool:
@@ -73,7 +80,9 @@ def _parsed(record: Record, source: Source, labels: LabelMap | None) -> Record:
     return replace(record, frame=frame, error=error, uri=source.uri, problems=problems)
 
 
-def read_images(source: Source, storage: Storage, first_index: int) -> Iterator[Record]:
+def read_images(
+    source: Source, storage: Storage, first_index: int, sampler: FrameSampler
+) -> Iterator[Record]:
     """Images in natural order; from S3 a few are fetched ahead."""
     stems = Counter(PurePosixPath(info.uri).stem for info in source.files)
 
@@ -96,7 +105,7 @@ def read_images(source: Source, storage: Storage, first_index: int) -> Iterator[
             )
         return Record(index, index, index + 1, data, error, frame, info.uri)
 
-    indexes = range(first_index, len(source.files))
+    indexes = [i for i in range(first_index, len(source.files)) if sampler.takes(i)]
     if not is_remote(source.uri):
         return map(read, indexes)
     return fetched_ahead(read, indexes, threads=_READ_THREADS, ahead=_READ_AHEAD)

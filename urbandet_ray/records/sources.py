@@ -12,11 +12,13 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import Literal, TypeVar
 
+from urbandet_ray.config import SampleConfig
 from urbandet_ray.errors import ArchivedError, InputError, RecordError
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.bytestream import read_exactly
 from urbandet_ray.records.image_headers import IMAGE_SUFFIXES, sniff_format
 from urbandet_ray.records.readers import read_images, read_tfrecord
+from urbandet_ray.records.sampling import FrameSampler
 from urbandet_ray.records.source import Record, Source, SourceKind
 from urbandet_ray.records.tfrecord import HEADER_BYTES, decompress, is_record_header
 from urbandet_ray.records.video_reader import VIDEO_ENDINGS, read_video
@@ -42,6 +44,7 @@ _EXPECTED = (
     f"TFRecord files, folders of images ({', '.join(sorted(IMAGE_SUFFIXES))}) "
     "or videos (.mp4, .mov, .avi, .mkv, .webm, .ts and others)"
 )
+ALL_FRAMES = SampleConfig()
 Shape = Literal["file", "folder", "pattern"]
 """What a URI of data names."""
 
@@ -129,6 +132,7 @@ def read_source(
     first_index: int = 0,
     offset: int = 0,
     labels: LabelMap | None = None,
+    sample: SampleConfig = ALL_FRAMES,
 ) -> Iterator[Record]:
     """Read a source's records in order, bad ones included; stop early by closing the iterator.
 
@@ -138,6 +142,7 @@ def read_source(
         first_index: index of the first record wanted.
         offset: that record's offset, from an earlier Record (`offset` or `next_offset`).
         labels: turns class texts into ids (class_column.py); None takes the records' numbers.
+        sample: which sound frames are read at all; damage is always told.
 
     A file in an archive is one bad record, "archived-file": the rest of the input can be read.
 
@@ -146,7 +151,8 @@ def read_source(
     """
     index, end = first_index, offset
     try:
-        for record in _records_of(source, storage, first_index, offset, labels):
+        sampler = FrameSampler(sample)
+        for record in _records_of(source, storage, first_index, offset, labels, sampler):
             index, end = record.index + 1, record.next_offset
             yield record
     except ArchivedError as error:
@@ -157,13 +163,18 @@ def read_source(
 
 
 def _records_of(
-    source: Source, storage: Storage, first_index: int, offset: int, labels: LabelMap | None
+    source: Source,
+    storage: Storage,
+    first_index: int,
+    offset: int,
+    labels: LabelMap | None,
+    sampler: FrameSampler,
 ) -> Iterator[Record]:
     if source.kind == "tfrecord":
-        return read_tfrecord(source, storage, first_index, offset, labels)
+        return read_tfrecord(source, storage, first_index, offset, labels, sampler)
     if source.kind == "images":
-        return read_images(source, storage, first_index)
-    return read_video(source, storage, first_index)
+        return read_images(source, storage, first_index, sampler)
+    return read_video(source, storage, first_index, sampler)
 
 
 def natural_key(path: str) -> tuple[object, ...]:

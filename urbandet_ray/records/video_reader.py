@@ -15,6 +15,7 @@ from urbandet_ray.errors import RecordError
 from urbandet_ray.frames import Frame
 from urbandet_ray.records.images import MAX_PIXELS
 from urbandet_ray.records.moving_picture import describe, moving_pictures
+from urbandet_ray.records.sampling import FrameSampler
 from urbandet_ray.records.source import Record, Source
 from urbandet_ray.records.video_decoding import Damage, Picture, PictureDecoder, read_packets
 from urbandet_ray.storage import Storage, is_remote
@@ -34,7 +35,9 @@ _LENGTH_STATED = frozenset({"mov", "mp4", "matroska", "webm"})
 """Formats whose header states a length that FFmpeg hands on as it is; of others it estimates it."""
 
 
-def read_video(source: Source, storage: Storage, first_index: int) -> Iterator[Record]:
+def read_video(
+    source: Source, storage: Storage, first_index: int, sampler: FrameSampler
+) -> Iterator[Record]:
     """Decoded frames from `first_index` on; what comes before is decoded and dropped.
 
     Damage costs the frames it spoils and is one bad record, "damaged-video", in the place of the
@@ -49,7 +52,7 @@ def read_video(source: Source, storage: Storage, first_index: int) -> Iterator[R
         index = 0
         try:
             container = opened.enter_context(av.open(path))
-            for record in _records_of(container, source):
+            for record in _records_of(container, source, sampler):
                 index = record.index + 1
                 if record.index >= first_index:
                     yield record
@@ -78,7 +81,9 @@ def _local_video(source: Source, storage: Storage, opened: ExitStack) -> str:
     return str(path)
 
 
-def _records_of(container: InputContainer, source: Source) -> Iterator[Record]:
+def _records_of(
+    container: InputContainer, source: Source, sampler: FrameSampler
+) -> Iterator[Record]:
     """Raises RecordError or FFmpegError where nothing more can be read."""
     streams = moving_pictures(container)
     if not streams:
@@ -89,7 +94,7 @@ def _records_of(container: InputContainer, source: Source) -> Iterator[Record]:
         if damage is not None:
             yield _damaged(source, damage)
         damage = found if isinstance(found, Damage) else None
-        if isinstance(found, Picture):
+        if isinstance(found, Picture) and sampler.takes(found.index, found.time_us):
             yield _sound(source, found)
     lacking = length.lacking()
     if damage is not None and not lacking:

@@ -85,6 +85,19 @@ class InferenceManifest:
             raise ValueError("a draw section with values of DrawConfig") from None
 
     @property
+    def is_sampled(self) -> bool:
+        """Whether frames of its input were left out on purpose."""
+        return "sample" in self.settings
+
+    @property
+    def kept_labels(self) -> LabelMap:
+        """The classes whose detections it kept."""
+        kept = self.model.get("classes")
+        if not kept:
+            return self.labels
+        return LabelMap({one: name for one, name in self.labels.names.items() if name in kept})
+
+    @property
     def score_min(self) -> float:
         """Detections below this were dropped."""
         score = self.model.get("score_min")
