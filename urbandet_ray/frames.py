@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,6 +124,10 @@ class Truth:
             None if self.truncated is None else self.truncated[rows],
             None if self.occluded is None else self.occluded[rows],
         )
+
+    def with_ids(self, class_ids: NDArray[np.int32]) -> Truth:
+        """The same boxes with other class ids, [n]."""
+        return replace(self, class_ids=class_ids)
 
     @classmethod
     def empty(cls) -> Truth:

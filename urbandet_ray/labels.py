@@ -6,11 +6,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from urbandet_ray.errors import LabelError
 from urbandet_ray.label_map_proto import is_label_map_text, item_places, label_map_class
 from urbandet_ray.phrases import some_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,12 @@ class LabelMap:
             return self.other_names[name]
         known_names = ", ".join(self.names.values())
         raise LabelError(f"no class {name!r} in the label map; it has: {known_names}")
+
+    def has(self, class_ids: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Whether each id [n] is a class of the map."""
+        import numpy as np
+
+        return np.isin(class_ids, list(self.names))
 
     def name_of(self, class_id: int) -> str:
         """The name of a class, "class 7" where the map does not know it."""

@@ -2,9 +2,11 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import Run
 from made_runs import made_run
@@ -12,6 +14,11 @@ from small_sets import WRITERS, write_coco, write_pictures, write_yolo
 
 from urbandet_ray.datasets.truth_lookup import NameLookup
 from urbandet_ray.errors import InputError
+from urbandet_ray.labels import LabelMap
+from urbandet_ray.records.data_folder import read_data_folder
+from urbandet_ray.records.sources import read_source
+from urbandet_ray.records.writer import write_frames
+from urbandet_ray.storage import Storage
 
 
 def metrics_of(urbandet: Run, run: Path, truth: Path, out: Path) -> tuple[dict[str, Any], str]:
@@ -115,3 +122,70 @@ def test_one_name_in_two_folders_is_told_apart_or_refused() -> None:
         lookup.find("2", "x")
     with pytest.raises(InputError, match=r"could be any of left/1.jpg, right/1.jpg in the truth"):
         NameLookup({"left/1.jpg": "l", "right/1.jpg": "r"}).find("1", "drive")
+
+
+def renumbered(records: Path, out: Path, ids: dict[str, int], *, texts: bool) -> Path:
+    """The same boxes under other class numbers, with the label map that says so."""
+    labels = LabelMap({class_id: name for name, class_id in ids.items()})
+    (out / "val").mkdir(parents=True)
+    (out / "label_map.pbtxt").write_text(labels.to_pbtxt())
+    data = read_data_folder(str(records), Storage())
+    for source in data.sources:
+        frames = []
+        for record in read_source(source, Storage(), labels=data.labels):
+            assert record.frame is not None
+            assert record.frame.truth is not None
+            names = record.frame.truth.class_texts
+            numbers = np.array([ids[name] for name in names], np.int32)
+            truth = replace(
+                record.frame.truth,
+                class_ids=numbers,
+                class_texts=names if texts else ("",) * len(names),
+            )
+            frames.append(replace(record.frame, truth=truth))
+        write_frames(frames, out / "val" / f"{source.segment}.tfrecord")
+    return out
+
+
+def test_a_truth_s_own_label_map_names_its_classes(tmp_path: Path, urbandet: Run) -> None:
+    """Numbers are those of the map beside the records, not the run's; with and without texts."""
+    write_coco(tmp_path / "coco")
+    write_pictures(tmp_path / "drive")
+    made_run(tmp_path / "run", tmp_path / "drive")
+    urbandet("data", "import", tmp_path / "coco", tmp_path / "records")
+    run = tmp_path / "run"
+    figures, _ = metrics_of(urbandet, run, tmp_path / "records", tmp_path)
+    assert figures["map"] > 0.1
+    for name, texts, ids in (
+        ("numbers", False, {"bus": 1, "person": 2, "car": 3}),
+        ("gaps", False, {"bus": 10, "person": 20, "car": 5}),
+        ("texts", True, {"bus": 2, "person": 3, "car": 1}),
+    ):
+        truth = renumbered(tmp_path / "records", tmp_path / name, ids, texts=texts)
+        for place in (truth, truth / "val"):
+            other, _ = metrics_of(urbandet, run, place, tmp_path)
+            assert other["by_class"] == figures["by_class"]
+
+
+def test_classes_that_the_run_does_not_have_are_counted(tmp_path: Path, urbandet: Run) -> None:
+    """The others have their figures; where nothing is left it is an error."""
+    write_coco(tmp_path / "coco")
+    write_pictures(tmp_path / "drive")
+    made_run(tmp_path / "run", tmp_path / "drive")
+    urbandet("data", "import", tmp_path / "coco", tmp_path / "records")
+    figures, _ = metrics_of(urbandet, tmp_path / "run", tmp_path / "records", tmp_path)
+    truth = renumbered(
+        tmp_path / "records", tmp_path / "x", {"bus": 1, "person": 2, "car": 3}, texts=False
+    )
+    text = (truth / "label_map.pbtxt").read_text()
+    (truth / "label_map.pbtxt").write_text(text.replace("bus", "tram"))
+    other, said = metrics_of(urbandet, tmp_path / "run", truth, tmp_path)
+    assert re.search(
+        r"note: \d truth boxes are of classes that the run does not have, .*'tram' \(", said
+    )
+    assert other["by_class"]["car"] == figures["by_class"]["car"]
+    assert other["by_class"]["bus"]["truth_boxes"] == 0
+    (truth / "label_map.pbtxt").write_text("item { id: 1 name: 'x' } item { id: 2 name: 'y' }")
+    code, _, complained = urbandet("eval", tmp_path / "run", "--truth", truth)
+    assert code == 1
+    assert "none is the same. Infer with --labels" in complained

@@ -20,7 +20,9 @@ from urbandet_ray.frames import Truth
 from urbandet_ray.json_files import to_json
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.phrases import some_of
-from urbandet_ray.records.sources import Source, list_sources, read_source
+from urbandet_ray.records.data_folder import sources_and_labels
+from urbandet_ray.records.sources import Source, read_source
+from urbandet_ray.records.truth_classes import TruthClasses
 from urbandet_ray.runs.detections_table import DetectionRow
 from urbandet_ray.runs.manifest import InferenceManifest
 from urbandet_ray.runs.run_folder import Marker, RunFolder, chains
@@ -49,41 +51,47 @@ def evaluate(config: EvalConfig) -> EvalReport:
     """Compare a run with the truth and write metrics.json.
 
     The truth is records, or a dataset such as a COCO or YOLO folder. Records with the run's file
-    names are matched by file and record index; everything else by the names of the images.
+    names are matched by file and record index; everything else by the names of the images. Classes
+    are matched by name: those of the truth by its own label map, else by the run's.
 
     Raises:
         InputError: the truth does not belong to the run, or carries no labels.
-        LabelError: a dataset shares no class with the run.
+        LabelError: the truth shares no class with the run.
     """
     storage = Storage(config.storage)
     folder = RunFolder(config.run, storage)
     manifest = folder.manifest()
     table = chains(folder.finished_markers())
     notes: list[str] = []
-    sources = _records_at(config.truth, storage)
+    sources, own = _records_at(config.truth, storage)
+    classes = TruthClasses(manifest.labels, own)
     if not sources:
         frames = _labelled_by_dataset(folder, table, config.truth, manifest.labels, notes)
     elif set(table) & set(sources):
         all_files = _all_of(config.truth, table, sources)
-        frames = _joined(folder, table, all_files, manifest, notes)
+        frames = _joined(folder, table, all_files, classes, manifest.is_sampled, notes)
     else:
-        frames = _labelled_by_name(folder, table, sources, manifest.labels, notes)
+        frames = _labelled_by_name(folder, table, sources, classes, notes)
     kept = manifest.kept_labels
     metrics = measure(frames if kept is manifest.labels else _of_classes(frames, kept), kept)
+    notes += classes.lines()
     notes += _notes(manifest, len(set(sources) - set(table)) if set(table) & set(sources) else 0)
     uri = join_uri(config.output or config.run, "metrics.json")
     storage.write_bytes(uri, to_json({**metrics.to_dict(), "notes": notes}))
     return EvalReport(metrics, tuple(notes), uri)
 
 
-def _records_at(uri: str, storage: Storage) -> dict[str, Source]:
-    """The sources of a truth by name; none where no records are among them."""
+def _records_at(uri: str, storage: Storage) -> tuple[dict[str, Source], LabelMap | None]:
+    """The sources of a truth by name, and their label map; none where there are no records."""
     try:
-        sources = list_sources(uri, storage)
+        sources, labels = sources_and_labels(uri, storage)
+    except LabelError:
+        raise
     except InputError:  # a labels file
-        return {}
-    is_records = any(source.kind == "tfrecord" for source in sources)
-    return {source.name: source for source in sources} if is_records else {}
+        return {}, None
+    if not any(source.kind == "tfrecord" for source in sources):
+        return {}, None
+    return {source.name: source for source in sources}, labels
 
 
 def _all_of(uri: str, table: Chains, sources: dict[str, Source]) -> dict[str, Source]:
@@ -100,24 +108,25 @@ def _joined(
     folder: RunFolder,
     table: Chains,
     sources: dict[str, Source],
-    manifest: InferenceManifest,
+    classes: TruthClasses,
+    is_sampled: bool,
     notes: list[str],
 ) -> Iterator[DetectionRow]:
     skipped = bad = 0
     for name, shards in table.items():
         rows = {row.index: row for marker in shards.values() for row in folder.rows(marker)}
         known = 0
-        for record in read_source(sources[name], folder.storage, labels=manifest.labels):
+        for record in read_source(sources[name], folder.storage, labels=classes.reading):
             row = rows.get(record.index)
             if record.frame is None or row is None:
-                is_left_out = manifest.is_sampled and record.frame is not None
+                is_left_out = is_sampled and record.frame is not None
                 skipped += is_left_out
                 bad += not is_left_out
                 continue
             if record.frame.truth is None:
                 raise InputError(f"{record.uri}, record {record.index} carries no labels")
             known += 1
-            yield replace(row, truth=record.frame.truth)
+            yield replace(row, truth=classes.of(record.frame.truth, record.frame.frame_key))
         if known < len(rows):
             raise InputError(
                 f"{sources[name].uri} has {known} of the {len(rows)} frames that the run has: "
@@ -139,16 +148,13 @@ def _labelled_by_name(
     folder: RunFolder,
     table: Chains,
     sources: dict[str, Source],
-    labels: LabelMap,
+    classes: TruthClasses,
     notes: list[str],
 ) -> Iterator[DetectionRow]:
-    """Rows with the labels of records whose files have other names, as an import makes them.
-
-    Classes are matched by name where the records carry names, as from a dataset.
-    """
+    """Rows with the labels of records whose files have other names, as an import makes them."""
     known: dict[str, Truth] = {}
     for source in sources.values():
-        for record in read_source(source, folder.storage, labels=labels):
+        for record in read_source(source, folder.storage, labels=classes.reading):
             frame = record.frame
             if frame is None or frame.truth is None:
                 continue
@@ -163,7 +169,7 @@ def _labelled_by_name(
     for name, row in _rows(folder, table):
         truth = lookup.find(row.frame_key, name)
         if truth is not None:
-            yield replace(row, truth=truth)
+            yield replace(row, truth=classes.of(truth, row.frame_key))
     _note_matches(lookup, folder.uri, notes)
 
 

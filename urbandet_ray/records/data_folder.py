@@ -142,9 +142,8 @@ def read_data_folder(uri: str, storage: Storage, labels: str | None = None) -> D
         labels: the label map in place of the data's own.
 
     Raises:
-        InputError: nothing to read frames from, two folders for one part, or label maps that
-            differ.
-        LabelError: a label map is none.
+        InputError: nothing to read frames from, or two folders for one part.
+        LabelError: label maps differ, or one is none.
         NotFoundError: nothing is there.
     """
     hidden: list[str] = []
@@ -179,6 +178,25 @@ def read_data_folder(uri: str, storage: Storage, labels: str | None = None) -> D
             uri, infos, hidden, [*sources, *beside], [labels] if labels is not None else []
         ),
     )
+
+
+def sources_and_labels(uri: str, storage: Storage) -> tuple[tuple[Source, ...], LabelMap | None]:
+    """All sources at a URI, as list_sources finds them, and the label map that belongs to them.
+
+    Raises:
+        InputError: nothing to read frames from.
+        LabelError: label maps differ, or one is none.
+        NotFoundError: nothing is there.
+    """
+    infos = list(storage.list_files(uri))
+    base, shape = base_of(uri, infos)
+    sources = tuple(sources_among(uri, infos, storage))
+    if not sources:
+        paths = [info.uri[len(base) :].lstrip("/") for info in infos]
+        raise InputError(nothing_usable(uri, paths, shape))
+    listed = [info.uri for info in infos] if shape == "folder" else None
+    found = find_label_map(base, listed, sources, storage)
+    return sources, read_labels(found, storage) if found else None
 
 
 def records_at(uri: str, storage: Storage) -> tuple[Source, ...]:

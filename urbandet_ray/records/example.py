@@ -135,7 +135,7 @@ def example_from_frame(frame: Frame, source_name: str = "") -> bytes:
 
 def repaired_example(data: bytes, labels: LabelMap | None = None) -> bytes:
     """An Example whose object columns are what was read of them: no odd column, no useless box, and
-    the numbers that the label map has for the class texts.
+    the numbers that the label map has for the class texts; boxes of no class of it are left out.
 
     Raises:
         RecordError: not-an-example, or no-image-key.
@@ -147,7 +147,10 @@ def repaired_example(data: bytes, labels: LabelMap | None = None) -> bytes:
     for key in [key for key in feature if key.startswith(OBJECT)]:
         del feature[key]
     if frame.truth is not None and frame.size_wh is not None:
-        _write_truth(feature, frame.truth, frame.size_wh)
+        truth = (
+            frame.truth if labels is None else frame.truth.keep(labels.has(frame.truth.class_ids))
+        )
+        _write_truth(feature, truth, frame.size_wh)
     repaired: bytes = example.SerializeToString(deterministic=True)
     return repaired
 

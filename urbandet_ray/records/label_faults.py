@@ -33,8 +33,9 @@ _KINDS = {
 
 _CLASS_KINDS = {
     UNKNOWN_TEXT: (
-        "have a class text that the label map does not have, so they are of no class",
-        "add the class to the label map, or write the text as it stands there",
+        "have a class text that the label map does not have: training and evaluation leave them "
+        "out, as the OD API does",
+        "to use them, add the class to the label map, or write the text as it stands there",
     ),
     OTHER_NUMBER: (
         "have a class/label that is another class's number than their class/text",

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Iterable, Sequence
 
-from urbandet_ray.errors import AccessError, InputError
+from urbandet_ray.errors import AccessError, LabelError
 from urbandet_ray.label_files import read_label_text
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.source import Source
@@ -38,8 +38,8 @@ def find_label_map(
         storage: looks beside files and above.
 
     Raises:
-        InputError: several maps with different classes where only one can be right.
-        LabelError: one of them is no label map.
+        LabelError: several maps with different classes where only one can be right, or one of them
+            is no label map.
     """
     records = [one.uri for one in sources if one.kind == "tfrecord"]
     parts = [one for one in listed or () if split_of(one[len(base) :].lstrip("/"))]
@@ -54,9 +54,10 @@ def find_label_map(
     if not found:
         return _above(base, storage)
     if differing := _differing(found, storage):
-        raise InputError(
+        raise LabelError(
             f"{base} has label maps that differ, {' and '.join(differing)}: expected one for all "
-            "records; name the right one (--labels, or labels in a run config)"
+            "records; name the right one (--labels, or labels in a run config), or give one folder "
+            "with its own map"
         )
     return found[0]
 

@@ -252,6 +252,12 @@ class Worker:
             board.event(self.step, plan.rate.told(plan.images_a_step(place.world)))
             for bad in self.feed.bad:
                 board.event(self.step, f"left out: {bad}")
+            if self.feed.foreign:
+                board.event(
+                    self.step,
+                    f"left out: {self.feed.foreign:,} boxes of classes that the label map does not "
+                    "have",
+                )
 
     def _open_board(self) -> Board:
         """The log, up to the step that the run goes on from."""

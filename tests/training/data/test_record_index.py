@@ -14,7 +14,8 @@ from painted import grey_example, write_records
 
 from urbandet_ray.errors import InputError, RunError, StorageError
 from urbandet_ray.frames import Frame, Truth
-from urbandet_ray.records.example import example_from_frame
+from urbandet_ray.labels import LabelMap
+from urbandet_ray.records.example import example_from_frame, frame_from_example
 from urbandet_ray.records.images import encode_png
 from urbandet_ray.records.sources import list_sources
 from urbandet_ray.storage import Storage
@@ -164,7 +165,7 @@ def test_records_without_labels_are_kept(tmp_path: Path) -> None:
     ("class_id", "message"),
     [
         (4, r"drive.tfrecord record 1 has a box of class id 4; .* 1 to 3: set num_classes to 4"),
-        (0, r"record 1 has a box of class id 0; .* the label map has no such class/text"),
+        (0, r"record 1 has a box of class id 0; .* there is no label map, and no class.label"),
     ],
 )
 def test_an_unknown_class_id_is_refused(tmp_path: Path, class_id: int, message: str) -> None:
@@ -173,6 +174,22 @@ def test_an_unknown_class_id_is_refused(tmp_path: Path, class_id: int, message: 
     write_records(tmp_path / "records/drive.tfrecord", records)
     with pytest.raises(InputError, match=message):
         index_of(tmp_path, num_classes=3)
+
+
+@pytest.mark.parametrize(("labels", "kept"), [({1: "car"}, [1]), ({1: "car", 3: "bus"}, [1, 3])])
+def test_boxes_of_other_classes_are_left_out_and_counted(
+    tmp_path: Path, labels: dict[int, str], kept: list[int]
+) -> None:
+    """A label map of some of the classes is enough to train on."""
+    boxes = [1, 3, 0, 2, 7]
+    write_records(tmp_path / "records/a.tfrecord", [grey_example(1, boxes), grey_example(2, [2])])
+    checks = Checks(labels=LabelMap(labels))
+    for _ in range(2):  # the second time from what the first one found
+        index = index_of(tmp_path, num_classes=3, checks=checks)
+        frames = [frame_from_example(index.read(at), default_key="", segment="") for at in (0, 1)]
+        truths = [one.truth for one in frames if one.truth is not None]
+        assert [one.class_ids.tolist() for one in truths] == [kept, []]
+        assert (index.foreign, index.boxes.tolist()) == (6 - len(kept), [len(kept), 0])
 
 
 def _with_damaged_image() -> bytes:

@@ -58,14 +58,31 @@ def test_ids_the_label_map_does_not_know(doctor: Doctor, data: Path) -> None:
         "item { id: 1 name: 'vehicle' } item { id: 2 name: 'pedestrian' }"
     )
     errors = [one for one in doctor().findings if one.code == "class-text"]
-    assert {one.severity for one in errors} == {"error"}
+    assert {one.severity for one in errors} == {"warning"}
     assert [one.place for one in errors] == [
         "train_input_reader.label_map_path",
         "eval_input_reader.label_map_path",
     ]
     assert "8 boxes have a class text that the label map does not have" in errors[0].what
     assert "a 'cyclist', which the label map does not have; it has vehicle" in errors[0].what
-    assert errors[0].fix.startswith("add the class to the label map")
+    assert errors[0].fix.startswith("to use them, add the class to the label map")
+
+
+def test_a_label_map_of_other_classes_is_an_error(doctor: Doctor, data: Path) -> None:
+    """Nothing is left to learn."""
+    (data / "label_map.pbtxt").write_text("item { id: 1 name: 'tram' }")
+    texts = [one for one in doctor().findings if one.code == "class-text"]
+    assert {one.severity for one in texts} == {"error"}
+
+
+def test_what_a_label_map_loses_is_a_finding(doctor: Doctor, data: Path) -> None:
+    """Two ids in one item are one class."""
+    with (data / "label_map.pbtxt").open("a") as file:
+        file.write("item { id: 7 id: 3 }")
+    findings = [one for one in doctor().findings if one.code == "label-map"]
+    assert {one.severity for one in findings} == {"warning"}
+    assert "item 4 has 2 values of id (7, 3): the last one counts" in findings[0].what
+    assert "id 3 is 'cyclist' and again 'class 3' (item 4)" in findings[1].what
 
 
 def test_rare_and_absent_classes(doctor: Doctor, data: Path, write_segment: Write) -> None:

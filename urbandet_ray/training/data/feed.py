@@ -56,6 +56,11 @@ class Feed:
         """Training records that are left out."""
         return self._records.bad
 
+    @property
+    def foreign(self) -> int:
+        """Training boxes that are left out: of classes that the label map does not have."""
+        return self._records.foreign
+
     def epoch(self, step: int) -> float:
         """Epochs done by an optimizer step."""
         return self._sampler.epoch(step * self._plan.config.batch.accumulate)

@@ -72,6 +72,7 @@ class RecordIndex:
         odd: [n] bool, records that are repaired when they are read (repaired_example).
         class_presence: [n, highest id + 1] whether a record has a box of the class.
         bad: the records that are left out.
+        foreign: boxes that are left out, of classes that the label map does not have.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class RecordIndex:
         empty = np.zeros(0, np.int32)
         self.boxes = np.concatenate([empty, *(scan.boxes for scan in scans)]).astype(np.int32)
         self.odd = np.concatenate([np.zeros(0, bool), *(scan.odd for scan in scans)])
+        self.foreign = sum(int(scan.foreign.sum()) for scan in scans)
         self.class_presence = _presence(scans, counts, highest_id)
         self._files = _OpenFiles()
 
@@ -183,7 +185,7 @@ def _check_ids(scan: Scan, num_classes: int) -> None:
     cure = (
         f"set num_classes to {class_id} or more"
         if class_id > 0
-        else "the label map has no such class/text, or there is none and no class/label from 1"
+        else "there is no label map, and no class/label from 1"
     )
     raise InputError(
         f"{scan.source.uri} record {number} has a box of class id {class_id}; the model takes ids "

@@ -94,6 +94,7 @@ class Scan:
         sizes: [n] int32 bytes of the payload.
         boxes: [n] int32 boxes of the record.
         odd: [n] bool, whether an object column has to be repaired before TensorFlow parses it.
+        foreign: [n] int32 boxes of classes that the label map does not have; they are left out.
         rows, class_ids: [m] int32, a pair for every class that a record holds.
         bad: the records that were left out.
     """
@@ -105,17 +106,20 @@ class Scan:
     sizes: NDArray[np.int32]
     boxes: NDArray[np.int32]
     odd: NDArray[np.bool_]
+    foreign: NDArray[np.int32]
     rows: NDArray[np.int32]
     class_ids: NDArray[np.int32]
     bad: tuple[BadRecord, ...]
 
 
 class Checked(NamedTuple):
-    """What a record holds: its class ids, each once; its boxes; whether a column is odd."""
+    """What a record holds: its class ids, each once; its boxes; whether a column is odd; boxes of
+    classes that the label map does not have."""
 
     ids: NDArray[np.int32]
     boxes: int
     odd: bool
+    foreign: int = 0
 
 
 def scan_slice(part: Slice, storage: Storage, cache_dir: Path, checks: Checks) -> Scan:
@@ -171,7 +175,10 @@ def check_record(data: bytes, source: Source, index: int, checks: Checks) -> Che
     if checks.masks:
         _check_masks(frame)
     ids = frame.truth.class_ids
-    return Checked(np.unique(ids), len(ids), not reasons.keys().isdisjoint({ODD_COLUMN, *RESOLVED}))
+    known = ids if checks.labels is None else ids[checks.labels.has(ids)]
+    foreign = len(ids) - len(known)
+    odd = bool(foreign) or not reasons.keys().isdisjoint({ODD_COLUMN, *RESOLVED})
+    return Checked(np.unique(known), len(known), odd, foreign)
 
 
 def _check_masks(frame: Frame) -> None:
@@ -217,6 +224,7 @@ def _scan_of(
         sizes=np.array([record[2] for record in good], np.int32),
         boxes=np.array([one.boxes for one in held], np.int32),
         odd=np.array([one.odd for one in held], bool),
+        foreign=np.array([one.foreign for one in held], np.int32),
         rows=np.repeat(np.arange(len(good), dtype=np.int32), [len(one) for one in ids]),
         class_ids=np.concatenate([np.zeros(0, np.int32), *ids]),
         bad=tuple(bad),
@@ -297,7 +305,7 @@ def _digest(source: Source, *more: object) -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
-_COLUMNS = ("numbers", "offsets", "sizes", "boxes", "odd", "rows", "class_ids")
+_COLUMNS = ("numbers", "offsets", "sizes", "boxes", "odd", "foreign", "rows", "class_ids")
 
 
 def _write_scan(kept: Path, scan: Scan) -> None:

@@ -17,6 +17,7 @@ def check_classes(case: Case) -> Iterator[Finding]:
     if case.model is not None and "num_classes" in case.model.DESCRIPTOR.fields_by_name:
         yield from _check_count(case)
     yield from _check_known(case)
+    yield from _check_map(case)
     yield from _check_rare(case)
     yield from _check_val(case)
 
@@ -31,7 +32,7 @@ def _name(case: Case, class_id: int) -> str:
 def _check_count(case: Case) -> Iterator[Finding]:
     place, count = f"model.{case.kind}.num_classes", int(case.model.num_classes)
     boxes = case.train.boxes_of if case.train is not None else {}
-    known = sorted({*(case.labels.names if case.labels is not None else ()), *boxes})
+    known = sorted(case.labels.names if case.labels is not None else boxes)
     if not known:
         return
     highest = known[-1]
@@ -101,15 +102,23 @@ def _check_known(case: Case) -> Iterator[Finding]:
                 class_id == NO_CLASS and split.faults.counts[UNKNOWN_TEXT]
             ):
                 yield case.finding(
-                    "error",
+                    "error" if count == len(split.class_ids) else "warning",
                     "class-not-in-label-map",
                     f"{reader}.label_map_path",
                     f"{count:,} boxes in {split.uri} have class id {class_id} "
                     f"({split.names.get(class_id, 'no name')}), the label map has "
-                    f"{', '.join(map(str, case.labels.names))}",
+                    f"{', '.join(map(str, case.labels.names))}: they are left out",
                     f"add id {class_id} to the label map, or use the one the records were made "
-                    "with",
+                    "with; nothing, where the other classes are all you want",
                 )
+
+
+def _check_map(case: Case) -> Iterator[Finding]:
+    """What reading the label map loses."""
+    for remark in case.labels.remarks if case.labels is not None else ():
+        yield case.finding(
+            "warning", "label-map", _LABELS_PLACE, remark, "mend the label map, an item a class"
+        )
 
 
 def _check_rare(case: Case) -> Iterator[Finding]:
@@ -117,7 +126,7 @@ def _check_rare(case: Case) -> Iterator[Finding]:
     if train is None or not len(train.class_ids):
         return
     counts, total = train.boxes_of, len(train.class_ids)
-    for class_id in sorted({*counts, *(case.labels.names if case.labels is not None else ())}):
+    for class_id in sorted(counts if case.labels is None else case.labels.names):
         count, name = counts.get(class_id, 0), _name(case, class_id)
         if not count:
             yield case.finding(
@@ -144,7 +153,8 @@ def _check_val(case: Case) -> Iterator[Finding]:
     train, val = case.train, case.val
     if train is None or val is None:
         return
-    for class_id in sorted(set(train.boxes_of) - set(val.boxes_of)):
+    missing = set(train.boxes_of) - set(val.boxes_of)
+    for class_id in sorted(missing if case.labels is None else missing & set(case.labels.names)):
         yield case.finding(
             "note",
             "class-not-in-val",

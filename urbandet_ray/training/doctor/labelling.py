@@ -88,7 +88,8 @@ def _check_texts(case: Case, split: DataSplit, reader: str) -> Iterator[Finding]
     counts, place = split.faults.counts, f"{reader}.label_map_path"
     lines = split.faults.class_lines()
     if counts[UNKNOWN_TEXT]:
-        severity: Severity = "error"
+        nothing_left = counts[UNKNOWN_TEXT] >= len(split.class_ids)
+        severity: Severity = "error" if nothing_left else "warning"
     else:
         severity = "warning" if counts[OTHER_NUMBER] else "note"
     for line in lines:
