@@ -87,7 +87,8 @@ def show(
     storage = open_storage(s3_endpoint, s3_region, s3_anonymous, s3_requester_pays)
     data = read_data_folder(records, storage, labels)
     shown = write_contact_sheet(data, out, count, data.labels, storage)
-    typer.echo(f"{data.to_text()}\n{out}: {shown} frames")
+    short = "" if shown == count else f" of the {count} asked for: the input has no more to show"
+    typer.echo(f"{data.to_text()}\n{out}: {shown} frames{short}")
 
 
 @app.command()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,10 @@ from urbandet_ray.frames import Image, Truth
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.pipeline_config import read_pipeline
 from urbandet_ray.records.data_folder import DataFolder
+from urbandet_ray.records.even_choice import sample
 from urbandet_ray.records.example import repaired_example
 from urbandet_ray.records.images import encode_png
-from urbandet_ray.records.sources import Source, read_source, spread
+from urbandet_ray.records.source import Record, Source
 from urbandet_ray.reports.contact_sheet import contact_sheet
 from urbandet_ray.storage import Storage
 from urbandet_ray.training.augmentation.presets import Augmentation, augmentation
@@ -75,7 +75,7 @@ def preview(
     augment = _augmentation(choice, pipeline, size, storage)
     sources = data.train.sources if data.train else data.sources
     share_of_worker(sources, 0, 1)  # refuses what carries no labels
-    records = list(spread(sources, count, partial(_usable, storage=storage, labels=labels)))
+    records = sample(sources, count, partial(_usable, labels=labels), storage)
     if not records:
         raise InputError(
             f"{data.uri} has no record to augment: see `urbandet data validate {data.uri}`"
@@ -117,14 +117,14 @@ def _longer_side(config: Any) -> int:
     return DEFAULT_SIZE
 
 
-def _usable(source: Source, storage: Storage, labels: LabelMap) -> Iterator[bytes]:
-    for record in islice(read_source(source, storage), 0, None, 5):
-        try:
-            if record.error is None:
-                held = check_record(record.raw, source, record.index, Checks(labels=labels))
-                yield repaired_example(record.raw, labels) if held.odd else record.raw
-        except RecordError:
-            continue
+def _usable(source: Source, record: Record, *, labels: LabelMap) -> bytes | None:
+    if record.error is not None:
+        return None
+    try:
+        held = check_record(record.raw, source, record.index, Checks(labels=labels))
+        return repaired_example(record.raw, labels) if held.odd else record.raw
+    except RecordError:
+        return None
 
 
 def _in_rows(

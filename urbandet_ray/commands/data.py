@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
-from itertools import islice
 
 from urbandet_ray.errors import InputError, RecordError
 from urbandet_ray.frames import Image, Truth
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.class_column import labels_of_texts, renumbered
 from urbandet_ray.records.data_folder import DataFolder
+from urbandet_ray.records.even_choice import sample
 from urbandet_ray.records.images import decode_frame, encode_png
-from urbandet_ray.records.sources import Source, read_source, spread
+from urbandet_ray.records.source import Record, Source
 from urbandet_ray.reports.contact_sheet import contact_sheet
 from urbandet_ray.storage import Storage
 
@@ -31,7 +29,7 @@ def write_contact_sheet(
     Raises:
         InputError: no frame of the input can be decoded.
     """
-    cells = list(spread(data.sources, count, partial(_frames, storage=storage, labels=labels)))
+    cells = sample(data.sources, count, _cell, storage, labels)
     if not cells:
         raise InputError(
             f"{data.uri} has no frame that can be shown: see `urbandet data validate {data.uri}`"
@@ -61,12 +59,10 @@ def _renumbered(truth: Truth | None, labels: LabelMap) -> Truth | None:
     return replace(truth, class_ids=renumbered(truth.class_ids, truth.class_texts, labels))
 
 
-def _frames(source: Source, storage: Storage, labels: LabelMap | None) -> Iterator[Cell]:
-    """Every fifth frame that can be shown: neighbours look alike."""
-    for record in islice(read_source(source, storage, labels=labels), 0, None, 5):
-        if record.frame is None:
-            continue
-        try:
-            yield decode_frame(record.frame), record.frame.truth, record.frame.frame_key
-        except RecordError:
-            continue
+def _cell(_: Source, record: Record) -> Cell | None:
+    if record.frame is None:
+        return None
+    try:
+        return decode_frame(record.frame), record.frame.truth, record.frame.frame_key
+    except RecordError:
+        return None

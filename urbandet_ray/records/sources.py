@@ -6,11 +6,10 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import PurePosixPath
-from typing import Literal, TypeVar
+from typing import Literal
 
 from urbandet_ray.config import SampleConfig
 from urbandet_ray.errors import ArchivedError, InputError, RecordError
@@ -25,9 +24,7 @@ from urbandet_ray.records.video_reader import VIDEO_ENDINGS, read_video
 from urbandet_ray.storage import FileInfo, Storage
 from urbandet_ray.uris import S3Location, has_glob, parse_uri, split_glob
 
-__all__ = ["Record", "Source", "list_sources", "read_source", "spread"]
-
-Item = TypeVar("Item")
+__all__ = ["Record", "Source", "list_sources", "read_source"]
 
 VIDEO_SUFFIXES = frozenset(f".{ending}" for ending in VIDEO_ENDINGS.split("|"))
 _TFRECORD_NAME = re.compile(r"tfrecord|\.tfrec(\.gz)?$|\.records?(-\d+-of-\d+)?(\.gz)?$", re.I)
@@ -54,16 +51,6 @@ _NAME_CHARACTERS = 120
 
 _Found = tuple[str, FileInfo]
 """A file's path within the listed folder, and the file."""
-
-
-def spread(
-    sources: Sequence[Source], count: int, read: Callable[[Source], Iterator[Item]]
-) -> Iterator[Item]:
-    """Up to `count` items from sources spread over the drive, alike many of each."""
-    chosen = sources[:: max(1, len(sources) // count)][:count]
-    share, more = divmod(count, len(chosen))
-    for number, source in enumerate(chosen):
-        yield from islice(read(source), share + (number < more))
 
 
 def list_sources(uri: str, storage: Storage) -> list[Source]:
