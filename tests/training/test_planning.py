@@ -7,6 +7,7 @@ import pytest
 from urbandet_ray.config import TrainConfig, load_config
 from urbandet_ray.errors import NotFoundError
 from urbandet_ray.storage import Storage
+from urbandet_ray.training.doctor.checkpoint import _meant
 from urbandet_ray.training.doctor.planned_run import examine_plan
 from urbandet_ray.training.planning import find_checkpoint, plan_run
 
@@ -103,13 +104,25 @@ def test_an_unknown_pipeline_names_what_there_is(tmp_path: Path) -> None:
         plan_run(config_of(tmp_path, pipeline="nonsense"), Storage())
 
 
-@pytest.mark.parametrize("given", ["ckpt/checkpoint/ckpt-12", "ckpt", "ckpt/checkpoint"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "ckpt/checkpoint/ckpt-12",
+        "ckpt/checkpoint/ckpt-12.index",
+        "ckpt/checkpoint/ckpt-12.data-00000-of-00001",
+        "ckpt",
+        "ckpt/checkpoint",
+    ],
+)
 def test_a_checkpoint_is_found_by_prefix_or_folder(tmp_path: Path, given: str) -> None:
-    """The newest by number, not by name."""
+    """The newest whole one by number, not by name; the doctor means the same one."""
     folder = tmp_path / "ckpt/checkpoint"
     folder.mkdir(parents=True)
-    for name in ("ckpt-9", "ckpt-12"):
+    for name in ("ckpt-9", "ckpt-12", "ckpt-100"):
         (folder / f"{name}.index").touch()
+        if name != "ckpt-100":  # half copied
+            (folder / f"{name}.data-00000-of-00001").touch()
+    assert _meant(given, tmp_path) == str(folder / "ckpt-12")
     assert find_checkpoint(str(tmp_path / given), Storage()) == str(folder / "ckpt-12")
 
 

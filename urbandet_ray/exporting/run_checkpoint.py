@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from typing import Any, Literal
 from urbandet_ray.errors import NotFoundError
 from urbandet_ray.label_files import label_text
 from urbandet_ray.labels import LabelMap
+from urbandet_ray.models.checkpoint_files import newest_checkpoint
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.models.pipeline_config import PipelineConfig, read_pipeline
 from urbandet_ray.runs.manifest import TrainingManifest, refuse_other_kind
@@ -21,7 +21,6 @@ Kept = Literal["best", "last"]
 """Which of a run's checkpoints."""
 
 _CONFIG, _LABELS, _STATE = "pipeline.config", "label_map.pbtxt", "state.json"
-_NUMBERED = re.compile(r"(ckpt-(\d+))\.index")
 
 
 @dataclass(frozen=True)
@@ -126,15 +125,9 @@ def _names(place: str, storage: Storage) -> list[str]:
 
 
 def _chosen(names: list[str], place: str, storage: Storage) -> str | None:
-    """The checkpoint that the state file names, else the one with the highest number."""
-    found = {match[1]: int(match[2]) for name in names if (match := _NUMBERED.fullmatch(name))}
-    whole = [one for one in found if any(name.startswith(f"{one}.data-") for name in names)]
-    if "checkpoint" in names:
-        text = storage.read_bytes(join_uri(place, "checkpoint")).decode("utf-8", "replace")
-        named = re.search(r'(?m)^model_checkpoint_path: "(?:[^"]*/)?([^"/]+)"', text)
-        if named and named[1] in whole:
-            return named[1]
-    return max(whole, key=lambda one: found[one], default=None)
+    """The name of the newest checkpoint."""
+    found = newest_checkpoint((join_uri(place, name) for name in names), storage)
+    return found and found.rpartition("/")[2]
 
 
 def _read_state(path: Path) -> dict[str, Any]:

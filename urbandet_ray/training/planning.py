@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import PurePosixPath
 from typing import Any
 
 from urbandet_ray.config.training_config import TrainConfig
 from urbandet_ray.errors import ConfigError, InputError, NotFoundError
 from urbandet_ray.label_files import read_labels
 from urbandet_ray.labels import LabelMap
+from urbandet_ray.models.checkpoint_files import find_checkpoint_prefix
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.models.pipeline_config import PipelineConfig, read_pipeline
 from urbandet_ray.models.zoo import cached_model, model_config_path, zoo_folder, zoo_model
 from urbandet_ray.records.data_folder import DataFolder, read_data_folder, records_at
 from urbandet_ray.records.source import Source
-from urbandet_ray.storage import Storage, join_uri
+from urbandet_ray.storage import Storage
 from urbandet_ray.training.building import find_model_builder
 from urbandet_ray.training.optimisation.batchnorm import set_mode
 from urbandet_ray.training.optimisation.rates import plan_rate
@@ -140,7 +140,7 @@ def _with_periods(plan: TrainPlan) -> TrainPlan:
 
 
 def find_checkpoint(uri: str, storage: Storage) -> str:
-    """The prefix (".../ckpt-0") of a checkpoint given as such, as a folder, or as a zoo model.
+    """The prefix (".../ckpt-0") of a checkpoint: given as such, as a file, a folder, a zoo model.
 
     Raises:
         NotFoundError: there is none.
@@ -150,25 +150,14 @@ def find_checkpoint(uri: str, storage: Storage) -> str:
         if found is None:
             raise NotFoundError(f"{uri} is not on this machine: urbandet models fetch {uri}")
         return str(found.checkpoint)
-    if storage.exists(f"{uri}.index"):
-        return uri
-    for folder in (join_uri(uri, "checkpoint"), uri):
-        try:
-            names = [f.uri for f in storage.list_files(join_uri(folder, "ckpt-*.index"))]
-        except NotFoundError:
-            continue
-        newest = max(names, key=lambda name: _number(PurePosixPath(name).stem))
-        return newest.removesuffix(".index")
+    prefix = find_checkpoint_prefix(uri, storage)
+    if prefix is not None:
+        return prefix
     raise NotFoundError(
         f"no checkpoint {uri}: expected {uri}.index beside {uri}.data-00000-of-00001, or a folder "
         "with them; `urbandet models fetch` brings the zoo's, "
         "--set 'fine_tune.checkpoint=\"\"' starts from random weights"
     )
-
-
-def _number(stem: str) -> int:
-    digits = stem.rpartition("-")[2]
-    return int(digits) if digits.isdigit() else -1
 
 
 def _pipeline_uri(given: str, storage: Storage) -> str:

@@ -214,7 +214,10 @@ def test_two_label_maps_are_refused(tmp_path: Path) -> None:
 
 def test_the_newest_checkpoint_of_the_channel_is_found(tmp_path: Path) -> None:
     """However deep it lies."""
-    folder = channel(tmp_path / "p", "zoo/checkpoint/ckpt-9.index", "zoo/checkpoint/ckpt-10.index")
+    folder = channel(
+        tmp_path / "p",
+        *(f"zoo/checkpoint/ckpt-{n}.{end}" for n in (9, 10) for end in ("index", "data-0-of-1")),
+    )
     found = staging.pretrained_checkpoint(container(tmp_path, pretrained=folder))
     assert found == folder / "zoo/checkpoint/ckpt-10"
     with pytest.raises(NotFoundError, match="holds no checkpoint"):

@@ -18,7 +18,9 @@ from pathlib import Path
 
 from urbandet_ray.errors import ConfigError, NotFoundError
 from urbandet_ray.launch.sagemaker.container import Container
+from urbandet_ray.models.checkpoint_files import newest_checkpoint
 from urbandet_ray.records.split_names import SPLIT_NAMES
+from urbandet_ray.storage import Storage
 
 TRAIN, VAL = SPLIT_NAMES["train"], SPLIT_NAMES["val"]
 PRETRAINED = ("pretrained", "checkpoint", "model")
@@ -101,13 +103,14 @@ def pretrained_checkpoint(container: Container) -> Path | None:
     folder = _first(container.channels, PRETRAINED)
     if folder is None:
         return None
-    found = sorted(folder.rglob("ckpt-*.index"), key=lambda path: (_number(path), str(path)))
-    if not found:
+    files = (str(path) for path in sorted(folder.rglob("*")) if path.is_file())
+    found = newest_checkpoint(files, Storage())
+    if found is None:
         raise NotFoundError(
             f"{folder} holds no checkpoint: expected ckpt-0.index and ckpt-0.data-00000-of-00001, "
             "as the zoo's archives do, unpacked"
         )
-    return found[-1].with_suffix("")
+    return Path(found)
 
 
 def find_in_channels(container: Container, name: str, submitted: Path | None) -> str:
@@ -243,8 +246,8 @@ def _is_whole(run: Path, name: str) -> bool:
     )
 
 
-def _number(index: Path) -> int:
-    digits = index.stem.rpartition("-")[2]
+def _number(state: Path) -> int:
+    digits = state.stem.rpartition("-")[2]
     return int(digits) if digits.isdigit() else -1
 
 

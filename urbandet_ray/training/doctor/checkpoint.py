@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from urbandet_ray.errors import first_line
+from urbandet_ray.models.checkpoint_files import find_checkpoint_prefix
 from urbandet_ray.models.odapi import open_odapi
-from urbandet_ray.storage import is_remote
+from urbandet_ray.storage import Storage, is_remote
 from urbandet_ray.training.doctor.case import Case, setting
 from urbandet_ray.training.doctor.findings import Finding
 
@@ -148,14 +149,9 @@ def _meant(told: str, folder: Path) -> str | None:
     """The checkpoint a path probably means: beside the config, a folder, or one of its files."""
     for base in (Path(), folder.absolute()):
         path = base / told.removeprefix(_PLACEHOLDER)
-        shorn = str(path).removesuffix(".index").partition(".data-")[0]
-        for candidate in (path, Path(shorn)):
-            if _is_prefix(candidate):
-                return str(candidate)
-        for place in (path, path / "checkpoint"):
-            found = sorted(place.glob("ckpt-*.index")) if place.is_dir() else []
-            if found:
-                return str(found[-1]).removesuffix(".index")
+        found = find_checkpoint_prefix(str(path), Storage())
+        if found is not None:
+            return found
     return None
 
 
