@@ -89,6 +89,9 @@ def infer(
     draw: Draw = None,
     track: Track = None,
     coco: Annotated[bool | None, typer.Option(help="Write COCO results JSON too.")] = None,
+    coco_images: Annotated[
+        str | None, typer.Option(help="COCO file of the input, whose ids the results take.")
+    ] = None,
     actors: Actors = None,
     gpus: Gpus = None,
     config: Config = None,
@@ -109,6 +112,7 @@ def infer(
     rows, columns = (None, None) if tiles is None else read_tiles(tiles)
     values = (
         given(input=input_, output=out, labels=labels, backend=backend, coco=coco)
+        | given(coco_images=coco_images)
         | given(model__uri=model, model__labels=model_labels, model__mapping=mapping)
         | given(model__score_min=score_min, tiles__rows=rows, tiles__columns=columns)
         | given(sample__every=every, sample__per_second=per_second)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
+from urbandet_ray.commands.coco_names import CocoIds, frame_paths
 from urbandet_ray.config import InferConfig
+from urbandet_ray.evaluation.results_file import counted, write_coco
 from urbandet_ray.inference.backend_choice import choose_backend, keep_choice
 from urbandet_ray.inference.job import InferJob, ShardSummary
 from urbandet_ray.inference.pipeline import RunResult, run_inference
@@ -119,6 +121,7 @@ def infer(
     detector = look_at_model(config, found, storage, labels)
     job = make_job(config, found, storage, labels)
     folder = job.folder()
+    ids = CocoIds(config.coco_images, labels, storage) if config.coco_images else None
     with WriterLock(storage, folder.path(LOCK_NAME), "urbandet infer") as lock:
         if choice is not None:
             keep_choice(choice, folder)
@@ -132,20 +135,35 @@ def infer(
 
         result = _run(config, job, sources, detector.batch_size, watch)
         tracks = _finish(config, job, lock.check)
+        if ids is not None or config.coco:
+            _write_coco(config, job, sources, ids, say)
         _record_attempt(folder, result)
     return _report(config, result, tracks)
 
 
 def _finish(config: InferConfig, job: InferJob, check: Callable[[], None]) -> TrackReport | None:
-    """What is made of all frames together: tracks, COCO's files."""
+    """What is made of all frames together: tracks."""
     folder, tracks = job.folder(), None
     if config.track.enabled:
         tracks = write_tracks(folder, config.track.rules, check)
-    if config.coco:
-        from urbandet_ray.evaluation.results_file import write_coco
-
-        write_coco(folder, job.labels)
     return tracks
+
+
+def _write_coco(
+    config: InferConfig,
+    job: InferJob,
+    sources: Sequence[Source],
+    ids: CocoIds | None,
+    say: Callable[[str], None] | None,
+) -> None:
+    """COCO's files; what the COCO file of the ids does not have is said."""
+    path_of = frame_paths(config.input, sources)
+    write_coco(
+        job.folder(), job.labels, ids.names(path_of) if ids else counted(path_of, job.labels)
+    )
+    for line in ids.to_lines() if ids else ():
+        if say is not None:
+            say(line)
 
 
 def _report(config: InferConfig, result: RunResult, tracks: TrackReport | None) -> InferReport:

@@ -220,6 +220,9 @@ class InferConfig(Section):
     eighths between). For frames much larger than the input, without drawing; mAP may move."""
     coco: bool = False
     """Also write coco/results.json and coco/images.json."""
+    coco_images: str | None = None
+    """A COCO file (instances JSON) of the input, whose image ids and category ids coco/ takes, so
+    that the results can be joined with it; implies coco. None counts images from 1."""
     sample: SampleConfig = SampleConfig()
     draw: DrawConfig = DrawConfig()
     track: InferTrackConfig = InferTrackConfig()

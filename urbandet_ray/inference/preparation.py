@@ -35,8 +35,10 @@ def with_absolute_places(config: InferConfig) -> InferConfig:
         places["labels"] = absolute_uri(model.labels)
     if model.mapping is not None and model.mapping not in builtin_mappings():
         places["mapping"] = absolute_uri(model.mapping)
+    coco = None if config.coco_images is None else absolute_uri(config.coco_images)
     return config.model_copy(
         update={
+            "coco_images": coco,
             "input": absolute_uri(config.input),
             "output": absolute_uri(config.output),
             "model": model.model_copy(update=places),
