@@ -13,7 +13,8 @@ from urbandet_ray.label_files import MAPPING_FORM, read_label_text
 from urbandet_ray.models.classes import builtin_mapping_text, coco_labels, parse_model_labels
 from urbandet_ray.models.classes import read_mapping as parse_mapping
 from urbandet_ray.models.odapi import open_odapi
-from urbandet_ray.storage import Storage, is_remote
+from urbandet_ray.models.pipeline_config import read_pipeline
+from urbandet_ray.storage import Storage, is_remote, join_uri
 from urbandet_ray.training.finetune import restore_for_finetuning
 from urbandet_ray.training.model import TrainableModel
 from urbandet_ray.training.odapi_model import OdApiModel
@@ -23,7 +24,7 @@ from urbandet_ray.training.optimisation.optimizers import loss_scaled, make_opti
 from urbandet_ray.training.optimisation.pruning import make_pruner
 from urbandet_ray.training.optimisation.schedules import Schedule, config_schedule, make_schedule
 from urbandet_ray.training.place import Place
-from urbandet_ray.training.plan import TrainPlan
+from urbandet_ray.training.plan import PIPELINE_NAME, TrainPlan
 
 
 @dataclass(frozen=True)
@@ -178,8 +179,18 @@ def start_weights(plan: TrainPlan, model: TrainableModel, scratch: Path) -> str:
         old_labels=old,
         new_labels=plan.labels,
         renames=parse_mapping(text, given.mapping),
+        old_model=_model_beside(plan.fine_tune, plan.storage),
     )
     return report.to_text()
+
+
+def _model_beside(prefix: str, storage: Storage) -> Any:
+    """The model of the pipeline.config that lies with a checkpoint, or in the folder above it."""
+    folder = prefix.rpartition("/")[0]
+    for place in (folder, folder.rpartition("/")[0]):
+        if place and storage.exists(join_uri(place, PIPELINE_NAME)):
+            return read_pipeline(join_uri(place, PIPELINE_NAME), storage).message.model
+    return None
 
 
 def _read_whole(model: TrainableModel, prefix: str, name: str) -> None:

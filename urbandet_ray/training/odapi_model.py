@@ -55,6 +55,11 @@ class OdApiModel:
         self._grids: Sequence[tuple[int, int]] = ()
         self._room = 0
 
+    @property
+    def message(self) -> Any:
+        """The message of its meta-architecture in the pipeline.config's model."""
+        return getattr(self._config.model, self.kind)
+
     def make_room(self, boxes: int) -> None:
         """Let `example` hold so many boxes an image where the config's limit is lower."""
         self._room = boxes

@@ -150,6 +150,65 @@ def test_heads_by_name(old: tuple[OdApiModel, str], new: OdApiModel) -> None:
     assert report.copied == len(new.variables) - 2
 
 
+def boxes_of(model: OdApiModel) -> Any:
+    """What the network says of a picture of noise, as decoded corners."""
+    tf = odapi.open_odapi().tf
+    pixels = np.random.default_rng(3).uniform(-1, 1, (1, 64, 64, 3)).astype(np.float32)
+    network = model.trackable
+    network._is_training = False
+    found = network.predict(tf.constant(pixels), tf.constant([[64, 64, 3]]))
+    return network._batch_decode(found["box_encodings"], found["anchors"])[0].numpy()
+
+
+def config_of(scale: float, coder: float = 1.0, ratios: int = 0) -> Any:
+    """A tiny SSD's config with other anchors, or another coder."""
+    config = tiny_ssd(OLD_CLASSES)
+    anchors = config.model.ssd.anchor_generator.multiscale_anchor_generator
+    anchors.anchor_scale *= scale
+    if ratios:
+        anchors.aspect_ratios[0] *= ratios
+    for name in ("y_scale", "x_scale", "height_scale", "width_scale"):
+        one = config.model.ssd.box_coder.faster_rcnn_box_coder
+        setattr(one, name, getattr(one, name) * coder)
+    return config
+
+
+@pytest.mark.train
+@pytest.mark.parametrize(("scale", "coder"), [(0.5, 1.0), (2.0, 1.0), (0.75, 2.0), (1.0, 1.0)])
+def test_boxes_stay_where_anchors_are_scaled(
+    old: tuple[OdApiModel, str], scale: float, coder: float
+) -> None:
+    """The box head is rescaled exactly; shapes alone would keep it and move every box."""
+    model = OdApiModel(config_of(scale, coder))
+    model.build(1)
+    report = restore_for_finetuning(
+        model,
+        old[1],
+        old_labels=OLD,
+        new_labels=LabelMap({1: "car"}),
+        old_model=tiny_ssd(OLD_CLASSES).model,
+    )
+    np.testing.assert_allclose(boxes_of(model), boxes_of(old[0]), rtol=1e-4, atol=1e-4)
+    assert ("so is its box head" in report.to_text()) == (scale != 1)
+
+
+@pytest.mark.train
+def test_a_box_head_of_other_anchors_is_not_kept(old: tuple[OdApiModel, str]) -> None:
+    """Of the same shapes, but another aspect ratio: nothing of either head."""
+    model = OdApiModel(config_of(1.0, ratios=3))
+    model.build(1)
+    report = restore_for_finetuning(
+        model,
+        old[1],
+        old_labels=OLD,
+        new_labels=LabelMap({1: "car"}),
+        old_model=tiny_ssd(OLD_CLASSES).model,
+    )
+    assert report.mapped == 0
+    assert {one.part: one.random for one in report.parts}["box head"] > 0
+    assert "the checkpoint's anchors are others than the model's" in report.to_text()
+
+
 @pytest.mark.train
 def test_report_reads_well(old: tuple[OdApiModel, str], new: OdApiModel) -> None:
     """Totals, parts, and where each class came from."""

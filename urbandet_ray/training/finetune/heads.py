@@ -60,6 +60,18 @@ def _of_ssd(model: Any) -> Iterator[Head]:
         yield "class head", layers, layout
 
 
+def box_codes(model: Any) -> dict[int, str]:
+    """An SSD's variables whose last dimension is box codes, by id(): kernels and bias."""
+    predictor = model._box_predictor
+    shared: Any = getattr(predictor, "_box_prediction_head", None)
+    heads = predictor._prediction_heads.get("box_encodings", shared)
+    return {
+        id(variable): name
+        for head in (heads if hasattr(heads, "__iter__") else [heads])
+        for name, variable in _ending(head._box_encoder_layers)
+    }
+
+
 def _of_faster_rcnn(model: Any) -> Iterator[Head]:
     predictor = getattr(model, "_mask_rcnn_box_predictor", None)
     if predictor is None or not hasattr(predictor, "_class_prediction_head"):

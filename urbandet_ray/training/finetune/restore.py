@@ -10,7 +10,8 @@ from urbandet_ray.errors import ConfigError, ModelError, first_line
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.classes import ModelLabels
 from urbandet_ray.models.odapi import open_odapi
-from urbandet_ray.training.finetune.heads import ClassRows, class_rows, parts
+from urbandet_ray.training.finetune.anchors import CodeChange, code_change
+from urbandet_ray.training.finetune.heads import ClassRows, box_codes, class_rows, parts
 from urbandet_ray.training.finetune.report import FineTuneReport, PartCount, class_lines
 from urbandet_ray.training.finetune.rows import Table, class_shares, map_rows, silence_rows
 from urbandet_ray.training.odapi_model import OdApiModel
@@ -29,11 +30,14 @@ def restore_for_finetuning(
     old_labels: LabelMap | ModelLabels | None = None,
     new_labels: LabelMap | None = None,
     renames: Mapping[str, str] | None = None,
+    old_model: Any = None,
 ) -> FineTuneReport:
     """Start a model from a checkpoint; outside of replicas where a strategy made the variables.
 
     Kind `heads` copies whatever lies under the same path with the same shape, and starts the rows
-    of each class from the old classes of its name. The others are the OD API's own.
+    of each class from the old classes of its name. An SSD's heads are kept only where its anchors
+    are the checkpoint's; where they are scaled, the box head is too, so that boxes stay. The others
+    are the OD API's own.
 
     Args:
         model: built.
@@ -42,6 +46,7 @@ def restore_for_finetuning(
         old_labels: the checkpoint's classes; for heads.
         new_labels: the run's classes; for heads.
         renames: old name -> new name (models/mappings); None where names must match.
+        old_model: the checkpoint's DetectionModel message; None where nobody knows it.
 
     Raises:
         ConfigError: an unknown kind, or heads without labels.
@@ -62,10 +67,12 @@ def restore_for_finetuning(
     if isinstance(old_labels, LabelMap):
         old_labels = ModelLabels(old_labels, max(old_labels.names), "the checkpoint's label map")
     table = class_shares(old_labels, new_labels, renames)
-    done = _fill(model, reader, checkpoint, table)
+    change, told = _anchor_change(model, old_model)
+    done = _fill(model, reader, checkpoint, table, change)
     lines = class_lines(table, old_labels, new_labels, model.num_classes)
     if "mapped" not in done.values():
         lines = ("its class heads do not fit (other anchors a cell?): every class starts random",)
+    lines = (*told, *lines)
     report = FineTuneReport(checkpoint, kind, _counted(model, done), lines)
     if report.copied < _LEAST_SHARE * len(model.variables):
         raise ModelError(
@@ -91,15 +98,44 @@ def _open(checkpoint: str) -> Any:
     return reader
 
 
-def _fill(model: OdApiModel, reader: Any, checkpoint: str, table: Table) -> dict[int, str]:
+def _anchor_change(model: OdApiModel, old_model: Any) -> tuple[CodeChange | None, tuple[str, ...]]:
+    """What the box head needs, and what is to be said; None where anchors are others."""
+    if model.kind != "ssd":
+        return CodeChange(), ()
+    if old_model is None or old_model.WhichOneof("model") != "ssd":
+        return CodeChange(), (
+            "no pipeline.config of an SSD lies beside the checkpoint: its anchors are taken to be "
+            "the model's",
+        )
+    change = code_change(old_model.ssd, model.message)
+    if change is None:
+        return None, (
+            "the checkpoint's anchors are others than the model's, so its box head says nothing "
+            "here: it starts random. Take the anchor_generator of its pipeline.config to keep it",
+        )
+    if change.is_none:
+        return change, ()
+    return change, ("the checkpoint's anchors are scaled in the model: so is its box head",)
+
+
+def _fill(
+    model: OdApiModel, reader: Any, checkpoint: str, table: Table, change: CodeChange | None
+) -> dict[int, str]:
     """Assign what fits; "copied" or "mapped" by the variable's id()."""
     heads = class_rows(model.trackable, model.kind)
+    codes = box_codes(model.trackable) if model.kind == "ssd" else {}
     shapes = reader.get_variable_to_shape_map()
     matches = list(_matches(model.trackable, checkpoint))
     done: dict[int, str] = {}
     for variable, key in matches:
+        if id(variable) in codes and change is None:
+            continue
         if id(variable) not in heads and tuple(variable.shape) == tuple(shapes[key]):
-            variable.assign(reader.get_tensor(key))
+            values = reader.get_tensor(key)
+            if id(variable) in codes and change is not None:
+                is_bias = codes[id(variable)] == "bias"
+                values = change.bias(values) if is_bias else change.kernel(values)
+            variable.assign(values)
             done[id(variable)] = "copied"
     for variable, key in matches if _same_anchors(model, done) else []:
         if id(variable) in heads:
