@@ -160,7 +160,7 @@ def damage(folder: Path) -> dict[tuple[str, int], tuple[int, str]]:
         elif reason == "undecodable-image":
             record = bytes(data[body])
             jpeg = record.find(b"\xff\xd8\xff")
-            record = record[: jpeg + 900] + bytes(2000) + record[jpeg + 2900 :]
+            record = record[: jpeg + 2] + bytes(900) + record[jpeg + 902 :]  # its headers
             data[body] = record
             struct.pack_into("<I", data, body.stop, masked_crc(record))
         else:

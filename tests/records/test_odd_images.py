@@ -218,3 +218,16 @@ def test_a_png_of_the_pixels_is_exact() -> None:
     assert np.array_equal(
         decode_image(encode_png(turned_upright(PICTURE, 5))), PICTURE.swapaxes(0, 1)
     )
+
+
+@pytest.mark.parametrize("length", [30, 100, 300])
+def test_damaged_pixels_that_all_decode_are_decoded_and_told(length: int) -> None:
+    """Zeros within the pixels of a progressive JPEG: all see the same spoilt picture."""
+    data = saved(smooth_picture(320, 240), "JPEG", progressive=True)
+    middle = len(data) // 2
+    spoilt = data[:middle] + bytes(length) + data[middle + length :]
+    doubts: list[str] = []
+    decoded = decode_image(spoilt, doubts=doubts)
+    assert np.array_equal(decoded, by_opencv(spoilt))
+    assert np.array_equal(decoded, Pillow.open(io.BytesIO(spoilt)).convert("RGB"))
+    assert len(doubts) == 1
