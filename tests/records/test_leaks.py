@@ -1,12 +1,18 @@
 """Frames in both parts are found by what they show, not by what files are called."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
 from urbandet_ray.frames import Frame
+from urbandet_ray.records.data_folder import read_data_folder
 from urbandet_ray.records.images import encode_jpeg, encode_png
 from urbandet_ray.records.leaks import Leaks, Pictures, find_leaks
+from urbandet_ray.records.soundness import validate
+from urbandet_ray.records.writer import write_frames
+from urbandet_ray.storage import Storage
 
 
 def picture(seed: int) -> np.ndarray:
@@ -46,6 +52,35 @@ def test_a_planted_frame_is_found(encoded: bytes, same: int, alike: int) -> None
     found = leaks(encoded)
     assert (found.same, found.alike) == (same, alike)
     assert found.examples == (("b/frame_0 = a/frame_0",) if same + alike else ())
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "said"),
+    [
+        ("train", "val", "1 of 2 validation pictures are training's, encoded anew or scaled"),
+        ("train", "test", "1 of 2 test pictures are training's, encoded anew or scaled"),
+        ("val", "test", "1 of 2 test pictures are validation's, encoded anew or scaled"),
+    ],
+)
+def test_validate_finds_a_leak_between_any_two_parts(
+    tmp_path: Path, earlier: str, later: str, said: str
+) -> None:
+    """The same frame encoded anew, in a file of another name and under another key."""
+    seeds = {"train": (1, 2), "val": (3, 4), "test": (5, 6)}
+    for name, own in seeds.items():
+        frames = [
+            Frame(f"{name}_{seed}", name, encode_jpeg(picture(seed), 95), "jpeg", (320, 240))
+            for seed in own
+        ]
+        if name == later:
+            planted = encode_jpeg(picture(seeds[earlier][0]), 40)
+            frames[0] = Frame("planted_1", name, planted, "jpeg", (320, 240))
+        write_frames(frames, tmp_path / name / f"{name}-drive.tfrecord")
+    report = validate(read_data_folder(str(tmp_path), Storage()), Storage())
+    (problem,) = report.problems
+    assert (problem.reason, problem.uri) == ("shared-frames", str(tmp_path / later))
+    assert problem.detail.startswith(said)
+    assert f"planted_1 = {earlier}-drive/{earlier}_{seeds[earlier][0]}" in problem.detail
 
 
 def test_plain_pictures_are_not_compared() -> None:

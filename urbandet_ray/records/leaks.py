@@ -98,11 +98,13 @@ class Leaks:
     """What two parts share.
 
     Attributes:
-        frames: pictures of the validation part.
-        same, alike: of them, those that training has to the byte, and those it has re-encoded.
-        examples: pairs of keys, "validation = training".
+        frames: pictures of the later part, such as the validation's.
+        same, alike: of them, those that the earlier part has to the byte, and those it has
+            re-encoded.
+        examples: pairs of keys, "later = earlier".
         drives: drives that frames of both parts name.
         compared: how the likeness was sampled, "" where it was not.
+        earlier, later: what the two parts are called.
     """
 
     frames: int
@@ -111,28 +113,37 @@ class Leaks:
     examples: tuple[str, ...]
     drives: tuple[str, ...]
     compared: str
+    earlier: str = "training"
+    later: str = "validation"
 
     def to_lines(self) -> list[str]:
         """What is shared, a line a kind."""
         shown = some_of(self.examples, _SHOWN)
         lines = []
         if self.same:
-            lines.append(f"{self.same:,} of {self.frames:,} validation pictures are training's too")
+            lines.append(
+                f"{self.same:,} of {self.frames:,} {self.later} pictures are {self.earlier}'s too"
+            )
         if self.alike:
             lines.append(
-                f"{self.alike:,} of {self.frames:,} validation pictures are training's, encoded "
-                "anew or scaled"
+                f"{self.alike:,} of {self.frames:,} {self.later} pictures are {self.earlier}'s, "
+                "encoded anew or scaled"
             )
         if lines:
             lines[-1] += f" ({shown})"
         if self.drives:
             named = some_of(self.drives, _SHOWN)
-            lines.append(f"frames of {len(self.drives)} drives are in both parts ({named})")
+            both = f"{self.earlier} and {self.later}"
+            lines.append(f"frames of {len(self.drives)} drives are in both {both} ({named})")
         return lines
 
 
-def find_leaks(train: Pictures, val: Pictures) -> Leaks:
+def find_leaks(
+    train: Pictures, val: Pictures, earlier: str = "training", later: str = "validation"
+) -> Leaks:
     """Compare two parts: digests of all pictures, the looks of up to COMPARED of each.
+
+    The later one may be the test part, and the earlier one the validation's.
 
     The look is a perceptual hash of 64 bits (the signs about the median of the 8 x 8 lowest
     frequencies, Zauner 2010), and a picture of 32 x 32 that has to agree as well.
@@ -144,7 +155,7 @@ def find_leaks(train: Pictures, val: Pictures) -> Leaks:
     examples += [f"{one} = {other}" for one, other in pairs]
     sampled = [
         f"{part.compared:,} of {part.frames:,} {name} pictures"
-        for name, part in (("validation", val), ("training", train))
+        for name, part in ((later, val), (earlier, train))
         if part.compared < len(part.digests)
     ]
     return Leaks(
@@ -154,6 +165,8 @@ def find_leaks(train: Pictures, val: Pictures) -> Leaks:
         examples=tuple(examples),
         drives=tuple(sorted(train.drives & val.drives)),
         compared=f"likeness is looked for in {' and '.join(sampled)}" if sampled else "",
+        earlier=earlier,
+        later=later,
     )
 
 

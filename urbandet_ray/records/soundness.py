@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from typing import Any
 
 from urbandet_ray.errors import RecordError
@@ -25,6 +26,7 @@ Progress = Callable[[int, int], None]
 """Called with (sources done, sources in all) after each source."""
 
 _SHOWN_PROBLEMS = 40
+_PARTS = {"train": "training", "val": "validation", "test": "test"}
 _SHOWN_DOUBTS = 3
 _AS_STORED = "its pixels are used as they are encoded, and boxes have to be those of that picture"
 
@@ -115,7 +117,7 @@ def validate(
     """Read every record of all parts, decode every image, check every label.
 
     Reasons beyond those of reading and decoding: empty-file, unknown-class (with `labels`),
-    duplicate-frame-key, exif-turn, shared-frames and shared-drives (of train and val), and the
+    duplicate-frame-key, exif-turn, shared-frames and shared-drives (of any two parts), and the
     label problems of frame_and_problems_from_example.
 
     Raises:
@@ -136,9 +138,9 @@ def validate(
             progress(done, len(data.sources))
     problems = [replace(one, reason=settled_reason(one.reason, faults.counts)) for one in problems]
     notes = faults.to_lines() + faults.class_lines() + _doubt_lines(doubts)
-    if "train" in looks and "val" in looks:
-        leaks = find_leaks(looks["train"], looks["val"])
-        problems += _leak_problems(leaks, data.parts["val"].uri)
+    for earlier, later in combinations((one for one in _PARTS if one in looks), 2):
+        leaks = find_leaks(looks[earlier], looks[later], _PARTS[earlier], _PARTS[later])
+        problems += _leak_problems(leaks, data.parts[later].uri)
         notes += [leaks.compared] if leaks.compared else []
     return ValidationReport(data.uri, tuple(files), tuple(problems), tuple(notes))
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -83,6 +84,20 @@ def test_what_a_label_map_loses_is_a_finding(doctor: Doctor, data: Path) -> None
     assert {one.severity for one in findings} == {"warning"}
     assert "item 4 has 2 values of id (7, 3): the last one counts" in findings[0].what
     assert "id 3 is 'cyclist' and again 'class 3' (item 4)" in findings[1].what
+
+
+def test_a_leak_under_another_name_is_found(doctor: Doctor, data: Path) -> None:
+    """A training frame encoded anew, in a validation file of its own."""
+    noise = np.random.default_rng(1).integers(0, 256, (12, 16, 3), np.uint8)
+    image = cv2.resize(noise, (320, 240), interpolation=cv2.INTER_CUBIC)
+    for part, quality in (("train", 95), ("val", 40)):
+        encoded = encode_jpeg(image, quality)
+        truth = Truth.of([[20, 20, 80, 80]], [1], ("vehicle",))
+        frame = Frame(f"{part}-only", part, encoded, "jpeg", (320, 240), truth)
+        write_frames([frame], data / part / f"{part}-file.tfrecord")
+    (finding,) = [one for one in doctor().findings if "encoded anew" in one.what]
+    assert "1 of 5 validation pictures are training's, encoded anew" in finding.what
+    assert "val-file/val-file-000000 = train-file/train-file-000000" in finding.what
 
 
 def test_rare_and_absent_classes(doctor: Doctor, data: Path, write_segment: Write) -> None:
