@@ -53,6 +53,32 @@ def test_boxes_in_another_unit(doctor: Doctor, data: Path, factor: float, look: 
     assert finding.what.endswith("; 12 boxes are left")
 
 
+@pytest.mark.parametrize(
+    ("limits", "places"),
+    [
+        ("max_total_detections: 3 max_detections_per_class: 9", ["max_total_detections"]),
+        ("max_total_detections: 9 max_detections_per_class: 2", ["max_detections_per_class"]),
+        (
+            "max_total_detections: 3 max_detections_per_class: 2",
+            ["max_total_detections", "max_detections_per_class"],
+        ),
+        ("max_total_detections: 4 max_detections_per_class: 3", []),
+    ],
+)
+def test_more_boxes_than_can_be_found(
+    doctor: Doctor, data: Path, write_segment: Write, limits: str, places: list[str]
+) -> None:
+    """What suppression keeps is less than what two frames hold, and the fix is what they hold."""
+    write_segment(data / "train/one.tfrecord", frames=2, class_ids=(1, 1, 1, 2), side=20)
+    diagnosis = doctor(("score_threshold: 1e-8", f"score_threshold: 1e-8 {limits}"))
+    findings = [one for one in diagnosis.findings if one.code == "detection-limit"]
+    assert [one.place.rpartition(".")[2] for one in findings] == places
+    for one in findings:
+        assert "2 frames hold more boxes" in one.what
+        assert "so 2 boxes can't be found" in one.what
+        assert one.fix.endswith(": 4" if "total" in one.place else ": 3")
+
+
 def test_more_boxes_than_the_limit(doctor: Doctor, data: Path, write_segment: Write) -> None:
     """The limit that is set, what it would lose, and the limit that follows the data."""
     write_segment(data / "train/one.tfrecord", frames=2, class_ids=(1,) * 4, side=20)

@@ -42,6 +42,7 @@ class DataSplit:
         has_masks: some box has a mask.
         pictures: to find frames again in another split.
         boxes_per_frame: [frames with boxes] how many each holds.
+        most_of_a_class: [frames with boxes] the boxes of the class that each holds most of.
         faults: boxes and columns that were left out.
         turned: frames whose EXIF tag says that they are to be turned.
         untrainable: frames that only TensorFlow does not decode as others do, with the reason.
@@ -59,6 +60,7 @@ class DataSplit:
     has_masks: bool
     pictures: Pictures
     boxes_per_frame: NDArray[np.int32]
+    most_of_a_class: NDArray[np.int32]
     faults: LabelFaults
     turned: int
     untrainable: tuple[str, ...]
@@ -83,6 +85,7 @@ class _Tally:
     has_masks: bool = False
     pictures: Pictures = field(default_factory=Pictures)
     boxes_per_frame: list[int] = field(default_factory=list)
+    most_of_a_class: list[int] = field(default_factory=list)
     faults: LabelFaults = field(default_factory=LabelFaults)
     turned: int = 0
     untrainable: list[str] = field(default_factory=list)
@@ -112,6 +115,7 @@ class _Tally:
         self.sizes.append(np.tile(np.array([[width, height]], np.float32), (len(truth), 1)))
         self.boxes_per_frame.append(len(truth))
         ids = truth.class_ids.tolist()
+        self.most_of_a_class.append(max(Counter(ids).values()))
         self.frames_with.update(set(ids))
         self.has_masks = self.has_masks or any(truth.masks_png)
         for class_id, text in zip(ids, truth.class_texts, strict=True):
@@ -148,6 +152,7 @@ def read_split(
         has_masks=tally.has_masks,
         pictures=tally.pictures,
         boxes_per_frame=np.array(tally.boxes_per_frame, np.int32),
+        most_of_a_class=np.array(tally.most_of_a_class, np.int32),
         faults=tally.faults,
         turned=tally.turned,
         untrainable=tuple(tally.untrainable),

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+import numpy as np
+
 from urbandet_ray.errors import InputError, NotFoundError, StorageError, first_line
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.records.data_folder import DataFolder, records_at
@@ -20,6 +22,7 @@ _POST = {"ssd": "post_processing", "faster_rcnn": "second_stage_post_processing"
 def check_evaluation(case: Case) -> Iterator[Finding]:
     """Metrics by name, masks, an empty reader, score thresholds, moving averages."""
     yield from _check_metrics(case)
+    yield from _check_room(case)
     config = case.config
     if not config.eval_input_reader:
         yield case.finding(
@@ -115,6 +118,32 @@ def _check_threshold(case: Case) -> Iterator[Finding]:
             "score_threshold: 1e-8",
             setting(place, 1e-8),
         )
+
+
+def _check_room(case: Case) -> Iterator[Finding]:
+    """Suppression keeps so many boxes an image and class: fewer than some frames hold."""
+    splits = [split for split in (case.train, case.val) if split is not None]
+    if case.kind not in _POST or not splits:
+        return
+    base = f"model.{case.kind}.{_POST[case.kind]}.batch_non_max_suppression"
+    nms = getattr(case.model, _POST[case.kind]).batch_non_max_suppression
+    for name, what, columns in (
+        ("max_total_detections", "boxes", [one.boxes_per_frame for one in splits]),
+        ("max_detections_per_class", "boxes of one class", [one.most_of_a_class for one in splits]),
+    ):
+        limit, held = int(getattr(nms, name)), np.concatenate(columns)
+        over = held > limit
+        if limit and over.any():
+            most, lost = int(held.max()), int((held[over] - limit).sum())
+            yield case.finding(
+                "warning",
+                "detection-limit",
+                f"{base}.{name}",
+                f"{name} {limit}: {int(over.sum()):,} frames hold more {what}, up to {most}, so "
+                f"{lost:,} boxes can't be found however good the model is",
+                f"{name}: {most}",
+                setting(f"{base}.{name}", most),
+            )
 
 
 def check_paths(case: Case, storage: Storage, data: DataFolder | None) -> Iterator[Finding]:
