@@ -54,7 +54,7 @@ class Runs:
         self.allowed.append(job.config.max_bad_records)
         self.sources.append(len(sources))
         frames = sum(one.frames for one in answer)
-        return RunResult(frames, 0, self._dead_letters, False, tuple(answer))
+        return RunResult(frames, 0, self._dead_letters, 0, False, tuple(answer))
 
 
 @pytest.fixture

@@ -175,7 +175,7 @@ def read_data_folder(uri: str, storage: Storage, labels: str | None = None) -> D
         labels=read_labels(labels, storage) if labels else None,
         left_out=tuple(beside),
         contents=contents_of(
-            uri, infos, hidden, [*sources, *beside], [labels] if labels is not None else []
+            uri, infos, hidden, [*sources, *beside], _label_maps(labels, base, infos)
         ),
     )
 
@@ -197,6 +197,16 @@ def sources_and_labels(uri: str, storage: Storage) -> tuple[tuple[Source, ...], 
     listed = [info.uri for info in infos] if shape == "folder" else None
     found = find_label_map(base, listed, sources, storage)
     return sources, read_labels(found, storage) if found else None
+
+
+def _label_maps(used: str | None, base: str, infos: list[FileInfo]) -> list[str]:
+    """The label map that is used; where it is a part's, also those of the others, as they agree."""
+    if used is None:
+        return []
+    folder = used.rpartition("/")[0]
+    maps = [info.uri for info in infos if info.uri.lower().endswith("label_map.pbtxt")]
+    others = [uri for uri in maps if folder != base and uri.rpartition("/")[0] != folder]
+    return [used, *others]
 
 
 def records_at(uri: str, storage: Storage) -> tuple[Source, ...]:
