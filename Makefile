@@ -15,8 +15,9 @@ TARGETS := cpu cuda
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 INTO = $(or $(REGISTRY),$(error REGISTRY is not given: where the images go, as in REGISTRY=ACCOUNT.dkr.ecr.REGION.amazonaws.com))
 
+# three processes on two cores: each waits for a Ray, a server or a child at times
 # a process that dies ends the run: pytest-xdist 3.8 would start another and wait for it for ever
-PYTEST = $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0 --durations=10
+PYTEST = $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart=0 --durations=10
 
 .PHONY: demo test coverage check lint docs lock images sagemaker-images $(TARGETS:%=image-%) $(TARGETS:%=sagemaker-image-%) clean
 .DELETE_ON_ERROR:

@@ -38,21 +38,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file's tests run in one process, and all that share a Ray in one: a second Ray costs more
-    than it brings."""
+    """A file's tests run in one process, and files that share a Ray in one: a Ray for each process
+    costs more than it brings."""
     from xdist.scheduler import LoadFileScheduling
 
-    class OneRay(LoadFileScheduling):
+    class FewRays(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             return _process_of(config.rootpath / nodeid.partition("::")[0])
 
-    return OneRay(config, log)
+    return FewRays(config, log)
 
 
 @cache
 def _process_of(file: Path) -> str:
     """Which files run in one process: those that return the same."""
-    return "ray" if "ray_dashboard: " in file.read_text("utf-8") else str(file)
+    if "ray_dashboard: " not in file.read_text("utf-8"):
+        return str(file)
+    return "trainings on a Ray" if "training" in file.parts else "a Ray"  # about as long
 
 
 class _Failures:
