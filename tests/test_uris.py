@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from urbandet_ray.errors import StorageError
 from urbandet_ray.storage import is_remote, join_uri
-from urbandet_ray.uris import S3Location, glob_regex, is_hidden, parse_uri
+from urbandet_ray.uris import S3Location, glob_regex, is_hidden, parent_uri, parse_uri
 
 
 @pytest.mark.parametrize(
@@ -150,3 +150,20 @@ def test_dots_in_a_key_are_a_name(part: str) -> None:
     if ".." in part:
         with pytest.raises(ValueError, match="not a relative path"):
             join_uri("/data", part)
+
+
+@pytest.mark.parametrize(
+    ("uri", "above"),
+    [
+        ("s3://drives/val/a.tfrecord", "s3://drives/val"),
+        ("s3://drives/val/", "s3://drives"),
+        ("s3://drives", None),
+        ("s3://drives/", None),
+        ("/data/val", "/data"),
+        ("/data", "/"),
+        ("/", None),
+    ],
+)
+def test_the_folder_above(uri: str, above: str | None) -> None:
+    """A bucket and the root lie in nothing."""
+    assert parent_uri(uri) == above

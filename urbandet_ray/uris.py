@@ -112,6 +112,21 @@ def join_uri(base: str, *parts: str) -> str:
     return joined
 
 
+def parent_uri(uri: str) -> str | None:
+    """The folder that holds a file or folder; None for a bucket and for the root.
+
+    "s3://drives/val" lies in "s3://drives", and that in nothing; "/data" lies in "/".
+    """
+    at = parse_uri(uri)
+    if isinstance(at, Path):
+        return str(at.parent) if at.parent != at else None
+    key = at.key.rstrip("/")
+    if not key:
+        return None
+    above = key.rpartition("/")[0]
+    return join_uri(f"s3://{at.bucket}", above)
+
+
 def has_glob(text: str) -> bool:
     """Whether the text holds a pattern character: *, ? or [."""
     return any(sign in text for sign in "*?[")

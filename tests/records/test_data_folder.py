@@ -167,7 +167,8 @@ def test_pictures_are_no_training_records(make: Make) -> None:
 def test_a_folder_on_s3_reads_as_its_copy_here(make: Make, s3_server: S3Server) -> None:
     """Parts, label map and names are those of the local folder."""
     names = ("train/a.tfrecord", "train/b.record", "valid/c.tfrecord", "x_label_map.pbtxt")
-    folder, remote = make(*names), f"{s3_server.make_bucket('data-folders')}/data"
+    bucket = s3_server.make_bucket("data-folders")
+    folder, remote = make(*names), f"{bucket}/data"
     storage = Storage(s3_server.options)
     for name in names:
         storage.upload_file(folder / name, f"{remote}/{name}")
@@ -178,6 +179,8 @@ def test_a_folder_on_s3_reads_as_its_copy_here(make: Make, s3_server: S3Server) 
         found = read_data_folder(f"{remote}/{below}", storage).labels_uri
         assert found == f"{remote}/x_label_map.pbtxt"
     assert [one.name for one in there.sources] == [one.name for one in here.sources]
+    storage.upload_file(folder / "train/a.tfrecord", f"{bucket}/bare/a.tfrecord")
+    assert read_data_folder(f"{bucket}/bare", storage).labels_uri is None  # nothing above a bucket
 
     def patterns(data: DataFolder) -> dict[str, list[str]]:
         return {

@@ -185,7 +185,7 @@ def test_precisions_that_do_not_work(precision: ActivationPrecision, said: str) 
 
 @pytest.fixture(scope="module")
 def mask_model() -> OdApiModel:
-    """A Faster R-CNN with a mask head at 128 px, and proposals enough to meet a box by chance."""
+    """A Faster R-CNN with a mask head at 128 px, and proposals enough to meet a box."""
     config = read_pipeline(model_config_path("mask_rcnn_inception_resnet_v2_640")).message
     rcnn = config.model.faster_rcnn
     rcnn.feature_extractor.type = "faster_rcnn_resnet50_keras"
@@ -215,7 +215,12 @@ def test_class_heads_of_a_mask_rcnn_are_known(mask_model: OdApiModel) -> None:
 def test_masks_are_learnt_where_there_are_any(mask_model: OdApiModel) -> None:
     """A record without masks adds no mask loss, one with masks does, and both may share a batch."""
     tf = odapi.open_odapi().tf
-    masked = {**street_image(2), "groundtruth_instance_masks": tf.ones([2, 90, 120])}
+    masked = {
+        **street_image(2),
+        # proposals are clipped to the image, so many meet a box of its size, whatever the weights
+        "groundtruth_boxes": tf.constant([[0.0, 0.0, 1.0, 1.0], [0.4, 0.5, 0.9, 0.95]]),
+        "groundtruth_instance_masks": tf.ones([2, 90, 120]),
+    }
     features, labels = batch_of(mask_model, masked, street_image(1))
     assert labels["groundtruth_instance_mask_weights"][:, :3].numpy().tolist() == [
         [1, 1, 0],

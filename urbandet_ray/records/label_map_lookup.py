@@ -12,7 +12,7 @@ from urbandet_ray.labels import LabelMap
 from urbandet_ray.records.source import Source
 from urbandet_ray.records.split_names import SPLIT_NAMES, split_of
 from urbandet_ray.storage import Storage
-from urbandet_ray.uris import S3Location, parse_uri
+from urbandet_ray.uris import parent_uri
 
 LABEL_MAP = "label_map.pbtxt"
 _NAME = re.compile(r"(.+[_-])?label[_-]?map\.pbtxt", re.I)
@@ -81,11 +81,9 @@ def _is_in_top_folder(uri: str, base: str) -> bool:
 
 
 def _above(base: str, storage: Storage) -> str | None:
-    folder = base
+    folder = parent_uri(base)
     for _ in range(_LEVELS_UP):
-        folder = folder.rpartition("/")[0]
-        at = parse_uri(folder) if folder else None
-        if at is None or (isinstance(at, S3Location) and not at.bucket):
+        if folder is None:
             break
         found = _best(_maps_in(folder, storage), folder)
         if found and not _differing(found, storage):
@@ -98,6 +96,7 @@ def _above(base: str, storage: Storage) -> str | None:
                 len(found),
                 base,
             )
+        folder = parent_uri(folder)
     return None
 
 

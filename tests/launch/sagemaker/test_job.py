@@ -29,7 +29,12 @@ def container(root: Path, hosts: int = 1) -> Container:
     for name, count in (("train/a", 3), ("val/b", 5)):
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         write_drive(data / f"{name}.tfrecord", count)
-    for name in ("config/label_map.pbtxt", "config/mine.config", "pretrained/ckpt-7.index"):
+    for name in (
+        "config/label_map.pbtxt",
+        "config/mine.config",
+        "pretrained/ckpt-7.index",
+        "pretrained/ckpt-7.data-00000-of-00001",
+    ):
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).write_text(STREET_LABELS.to_pbtxt() if name.endswith("pbtxt") else "")
     channels = {folder.name: folder for folder in sorted(data.iterdir())}
