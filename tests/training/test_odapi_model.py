@@ -183,6 +183,19 @@ def test_precisions_that_do_not_work(precision: ActivationPrecision, said: str) 
         OdApiModel(config, precision=precision)
 
 
+def test_small_boxes_teach_nothing() -> None:
+    """They weigh nothing; sides are those of the resized image, not the stored one's."""
+    every, large = OdApiModel(tiny_ssd()), OdApiModel(tiny_ssd(), min_box_side=24)
+    height, width = every.input_size_hw
+    _, labels = every.example(street_image(2))
+    sides = labels["groundtruth_boxes"].numpy()[:2] * [height, width, height, width]
+    sides = (sides[:, 2:] - sides[:, :2]).min(axis=1)
+    assert sides[0] < 24 < sides[1]
+    assert labels["groundtruth_weights"].numpy()[:2].tolist() == [1, 1]
+    _, labels = large.example(street_image(2))
+    assert labels["groundtruth_weights"].numpy()[:2].tolist() == [0, 1]
+
+
 @pytest.fixture(scope="module")
 def mask_model() -> OdApiModel:
     """A Faster R-CNN with a mask head at 128 px, and proposals enough to meet a box."""

@@ -235,6 +235,10 @@ class TrainConfig(Section):
     Batch norm's moving_mean and moving_variance are found too: the layer then computes with them.
     "^block_1_" finds all of a layer, "kernel$" no batch norm. The pipeline.config's
     freeze_variables is the TF1 loop's; no TF2 training reads it."""
+    min_box_side: NotNegative = 0
+    """Training boxes with a side below this many pixels of the network's input are left out, after
+    augmentation: they count neither as objects nor, for anchors, as background. 0 leaves none out.
+    The validation counts all boxes."""
     doctor: Literal["refuse", "ignore"] = "refuse"
     """Start nothing where the doctor finds an error in the pipeline.config, or train all the
     same."""
@@ -288,6 +292,7 @@ class TrainConfig(Section):
         unheard = {
             "precision": self.precision != "float32",
             "batch_norm.mode": self.batch_norm.mode != "train",
+            "min_box_side": self.min_box_side > 0,
         }
         if any(unheard.values()):
             raise ValueError(

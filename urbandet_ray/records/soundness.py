@@ -93,7 +93,8 @@ class ValidationReport:
             f"{self.uri}: {len(self.files)} files, {self.good} good records, {self.bad} bad",
         ]
         if self.is_clean:
-            return "\n".join([*lines, "no problems found", *self.notes])
+            found = "no problems found" + ("; worth a look:" if self.notes else "")
+            return "\n".join([*lines, found, *self.notes])
         reasons = Counter(problem.reason for problem in self.problems)
         lines += [f"  {count:6d} {reason}" for reason, count in sorted(reasons.items())]
         lines += self.notes

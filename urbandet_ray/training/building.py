@@ -91,7 +91,11 @@ def _prepare_tensorflow(tf: Any, plan: TrainPlan, place: Place) -> None:
 
 def _make_model(plan: TrainPlan) -> TrainableModel:
     if plan.config.model is None:
-        return OdApiModel(plan.pipeline_message(), precision=plan.config.precision)
+        return OdApiModel(
+            plan.pipeline_message(),
+            precision=plan.config.precision,
+            min_box_side=plan.config.min_box_side,
+        )
     return find_model_builder(plan.config.model)(plan.num_classes)
 
 

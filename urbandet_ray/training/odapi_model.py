@@ -26,7 +26,13 @@ class OdApiModel:
     layers train is decided while tracing.
     """
 
-    def __init__(self, config: Any, *, precision: ActivationPrecision = "float32") -> None:
+    def __init__(
+        self,
+        config: Any,
+        *,
+        precision: ActivationPrecision = "float32",
+        min_box_side: float = 0,
+    ) -> None:
         """Make the model; `build` makes its variables.
 
         Sets Keras' global policy, which stays: the layers made later must follow it too.
@@ -34,6 +40,7 @@ class OdApiModel:
         Args:
             config: TrainEvalPipelineConfig message.
             precision: of activations.
+            min_box_side: boxes of a smaller side [px of the input] get the weight 0.
 
         Raises:
             ConfigError: images of no fixed size, or an operation without this precision.
@@ -52,6 +59,7 @@ class OdApiModel:
             util.get_image_resizer_config(config.model)
         )
         self.learns_masks = self._has_mask_head()
+        self._min_box_side = min_box_side
         self._grids: Sequence[tuple[int, int]] = ()
         self._room = 0
 
@@ -83,6 +91,11 @@ class OdApiModel:
             num_classes=self.num_classes,
             merge_multiple_boxes=train.merge_multiple_label_boxes,
         )
+        if self._min_box_side:
+            boxes = whole[names.groundtruth_boxes] * (self._shape * 2)
+            sides = self._odapi.tf.reduce_min(boxes[:, 2:] - boxes[:, :2], axis=1)
+            seen = self._odapi.tf.cast(sides >= self._min_box_side, self._odapi.tf.float32)
+            whole[names.groundtruth_weights] *= seen
         padded = inputs.pad_input_data_to_static_shapes(
             whole,
             max_num_boxes=max(self._room, self._most_boxes()),

@@ -10,7 +10,9 @@ import pytest
 from urbandet_ray.commands.doctor import Diagnosis, diagnose
 from urbandet_ray.errors import ConfigError
 from urbandet_ray.models.zoo import model_config_path
+from urbandet_ray.storage import Storage
 from urbandet_ray.training.doctor.correction import correct
+from urbandet_ray.training.doctor.examine import examine
 from urbandet_ray.training.doctor.findings import Finding
 
 pytestmark = pytest.mark.train
@@ -304,6 +306,16 @@ def test_global_batch_counts_all_workers(doctor: Doctor) -> None:
     finding = only(doctor(workers=64), "learning-rate-low")
     assert "global batch of 128 (2 x 64 workers) is 64 times too low" in finding.what
     assert "learning-rate-low" not in codes(doctor(workers=4))
+
+
+@pytest.mark.parametrize(("side", "severity"), [(59.0, None), (61.0, "error"), (0.0, None)])
+def test_boxes_that_a_run_leaves_out(doctor: Doctor, side: float, severity: str | None) -> None:
+    """How many, of those that the network's input would show smaller; all of them is an error."""
+    pipeline = doctor().examination.case.pipeline
+    found = examine(pipeline, Storage(), min_box_side=side).findings
+    told = [one for one in found if one.code == "boxes-left-out"]
+    assert [one.severity for one in told] == ([severity] if severity else [])
+    assert all(re.search(r"leaves ([\d,]+) of \1 training boxes", one.what) for one in told)
 
 
 def test_steps_given_replace_those_of_the_file(doctor: Doctor) -> None:

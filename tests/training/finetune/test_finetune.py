@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_models import tiny_ssd
+from tiny_models import enliven, tiny_ssd
 
 from urbandet_ray.errors import ConfigError, LabelError, ModelError
 from urbandet_ray.labels import STREET_LABELS, LabelMap
 from urbandet_ray.models import odapi
 from urbandet_ray.models.classes import parse_model_labels
+from urbandet_ray.models.pipeline_config import read_pipeline
+from urbandet_ray.models.zoo import model_config_path
 from urbandet_ray.training.finetune import restore_for_finetuning
 from urbandet_ray.training.finetune.heads import class_rows
 from urbandet_ray.training.finetune.rows import (
@@ -192,6 +194,84 @@ def test_boxes_stay_where_anchors_are_scaled(
     assert ("so is its box head" in report.to_text()) == (scale != 1)
 
 
+def with_levels(config: Any, low: int, high: int) -> Any:
+    """The config with a pyramid of these levels."""
+    ssd = config.model.ssd
+    extractor = ssd.feature_extractor
+    pyramid = extractor.bifpn if extractor.HasField("bifpn") else extractor.fpn
+    for one in (pyramid, ssd.anchor_generator.multiscale_anchor_generator):
+        one.min_level, one.max_level = low, high
+    return config
+
+
+def stir(model: OdApiModel) -> None:
+    """Give every variable, moving averages too, values that no other has."""
+    rng = np.random.default_rng(4)
+    for variable in model.variables:
+        variable.assign(variable.numpy() + rng.uniform(0.01, 0.1, variable.shape))
+
+
+def started_from(old: OdApiModel, old_config: Any, config: Any, folder: Path) -> OdApiModel:
+    """A model of the config that starts from another's checkpoint, and says so of its levels."""
+    saved = odapi.open_odapi().tf.train.Checkpoint(model=old.trackable).save(str(folder / "ckpt"))
+    model = OdApiModel(config)
+    model.build(1)
+    report = restore_for_finetuning(
+        model, saved, old_labels=OLD, new_labels=OLD.names, old_model=old_config.model
+    )
+    assert "layers are matched by level" in report.to_text()
+    return model
+
+
+@pytest.mark.train
+@pytest.mark.parametrize("now", [(4, 5), (3, 7), (4, 7)])
+def test_levels_that_both_have_say_the_same(tmp_path: Path, now: tuple[int, int]) -> None:
+    """Of a top-down pyramid: boxes of the levels that a model keeps are the checkpoint's."""
+    was = (3, 5)
+    old_config = with_levels(tiny_ssd(OLD_CLASSES), *was)
+    old = OdApiModel(old_config)
+    old.build(1)
+    stir(old)
+    new = started_from(old, old_config, with_levels(tiny_ssd(OLD_CLASSES), *now), tmp_path)
+    places = [ANCHORS * (64 >> level) ** 2 for level in range(3, 8)]
+    boxes, old_boxes = boxes_of(new)[0], boxes_of(old)[0]
+    low = max(now[0], 3)
+    both = sum(places[low - 3 : 5 - 3 + 1])  # levels low to 5
+    first = sum(places[was[0] - 3 : low - 3])
+    assert len(old_boxes) == sum(places[:3])
+    assert np.abs(old_boxes[first : first + both] - boxes[:both]).max() < 1e-5
+
+
+@pytest.mark.train
+def test_a_bifpn_is_matched_by_level(tmp_path: Path) -> None:
+    """Its nodes lie in another order where there are more levels; their names say the level."""
+
+    def config(low: int, high: int) -> Any:
+        one = read_pipeline(model_config_path("efficientdet_d0_512")).message
+        one.model.ssd.num_classes = OLD_CLASSES
+        size = one.model.ssd.image_resizer.keep_aspect_ratio_resizer
+        size.min_dimension = size.max_dimension = 256
+        return with_levels(one, low, high)
+
+    def nodes(model: OdApiModel) -> dict[str, list[np.ndarray]]:
+        stage = model.trackable._feature_extractor._bifpn_stage
+        return {
+            node["name"]: [weights for layer in block for weights in layer.get_weights()]
+            for node, block in zip(
+                stage.bifpn_node_config, stage.node_post_combine_block, strict=True
+            )
+        }
+
+    old = OdApiModel(config(3, 7))
+    old.build(1)
+    stir(old)
+    new = started_from(old, config(3, 7), config(4, 6), tmp_path)
+    before, after = nodes(old), nodes(new)
+    assert len(after) == 3 * 4 + 1
+    for name, weights in after.items():
+        assert all(map(np.array_equal, weights, before[name])), name
+
+
 @pytest.mark.train
 def test_a_box_head_of_other_anchors_is_not_kept(old: tuple[OdApiModel, str]) -> None:
     """Of the same shapes, but another aspect ratio: nothing of either head."""
@@ -207,6 +287,69 @@ def test_a_box_head_of_other_anchors_is_not_kept(old: tuple[OdApiModel, str]) ->
     assert report.mapped == 0
     assert {one.part: one.random for one in report.parts}["box head"] > 0
     assert "the checkpoint's anchors are others than the model's" in report.to_text()
+
+
+@pytest.mark.train
+@pytest.mark.parametrize(
+    ("scales", "base", "kept"),
+    [
+        ((0.125, 0.25, 0.5, 1.0, 2.0), 256, True),
+        ((0.0625, 0.125, 0.25, 0.5, 1.0), 192, True),
+        ((0.05, 0.125, 0.25, 0.5, 1.0), 256, False),
+    ],
+)
+def test_region_proposals_stay_where_anchors_are_scaled(
+    proposals: OdApiModel, tmp_path: Path, scales: tuple[float, ...], base: int, kept: bool
+) -> None:
+    """Or their heads start random where scales differ by several factors: shapes are the same."""
+    tf = odapi.open_odapi().tf
+    saved = tf.train.Checkpoint(model=proposals.trackable).save(str(tmp_path / "ckpt"))
+    config = rcnn_config()
+    anchors = config.model.faster_rcnn.first_stage_anchor_generator.grid_anchor_generator
+    anchors.scales[:], anchors.height, anchors.width = scales, base, base
+    model = OdApiModel(config)
+    model.build(1)
+    report = restore_for_finetuning(
+        model, saved, old_labels=OLD, new_labels=OLD.names, old_model=rcnn_config().model
+    ).to_text()
+    before, inside_before = proposals_of(proposals)
+    after, inside_after = proposals_of(model)
+    both = inside_before & inside_after  # what reaches over the edge is cut to the image
+    assert both.sum() > 100
+    assert np.allclose(before[both], after[both], rtol=1e-4, atol=1e-3) == kept
+    if not kept:
+        assert "so its head of region proposals says nothing here: it starts random" in report
+
+
+@pytest.fixture(scope="module")
+def proposals() -> OdApiModel:
+    """A Faster R-CNN's first stage."""
+    model = OdApiModel(rcnn_config())
+    model.build(1)
+    enliven(model)
+    return model
+
+
+def rcnn_config() -> Any:
+    """At 128 px, of its first stage alone."""
+    config = read_pipeline(model_config_path("faster_rcnn_resnet50_v1_640")).message
+    rcnn = config.model.faster_rcnn
+    rcnn.num_classes, rcnn.number_of_stages = OLD_CLASSES, 1
+    size = rcnn.image_resizer.keep_aspect_ratio_resizer
+    size.min_dimension = size.max_dimension = 128
+    return config
+
+
+def proposals_of(model: OdApiModel) -> tuple[Any, Any]:
+    """Decoded boxes [px] of all anchors for a picture of noise, and which anchors are inside it."""
+    tf = odapi.open_odapi().tf
+    pixels = np.random.default_rng(3).uniform(-100, 100, (1, 128, 128, 3)).astype(np.float32)
+    network = model.trackable
+    network._is_training = False
+    found = network.predict(tf.constant(pixels), tf.constant([[128, 128, 3]]))
+    codes, anchors = found["rpn_box_encodings"], found["anchors"]
+    inside = ((anchors.numpy() > 0) & (anchors.numpy() < 128)).all(axis=1)
+    return network._batch_decode_boxes(codes[:, :, None], anchors[None])[0].numpy(), inside
 
 
 @pytest.mark.train

@@ -21,6 +21,7 @@ class Case:
         pipeline: the file.
         steps: optimizer steps of the run; 0 where nobody said.
         workers: each takes `train_config.batch_size` images a step.
+        min_box_side: smaller boxes are left out of training [px of the network's input].
         labels: the training label map; None where it cannot be read.
         train, val: what the records hold; None where there are none to read.
     """
@@ -28,6 +29,7 @@ class Case:
     pipeline: PipelineConfig
     steps: int
     workers: int = 1
+    min_box_side: float = 0
     labels: LabelMap | None = None
     train: DataSplit | None = None
     val: DataSplit | None = None

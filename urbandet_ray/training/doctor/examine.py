@@ -57,6 +57,7 @@ def examine(
     data: DataFolder | None = None,
     steps: int | None = None,
     workers: int = 1,
+    min_box_side: float = 0,
 ) -> Examination:
     """Check a pipeline.config against the run and the data.
 
@@ -66,6 +67,7 @@ def examine(
         data: what is trained on in place of the paths in the file.
         steps: optimizer steps of the run; None takes the file's num_steps.
         workers: each takes the file's batch_size.
+        min_box_side: smaller boxes are left out of training [px of the network's input].
 
     Raises:
         NotFoundError: `data` has no part to train on, or none to validate with.
@@ -78,6 +80,7 @@ def examine(
         pipeline,
         steps=steps or int(config.train_config.num_steps),
         workers=workers,
+        min_box_side=min_box_side,
         labels=labels,
         train=_read("train", config, given, storage, labels),
         val=_read("val", config, given, storage, labels),

@@ -22,6 +22,7 @@ def examine_plan(plan: TrainPlan) -> tuple[Finding, ...]:
         data=plan.data,
         steps=plan.steps,
         workers=config.workers.count * config.batch.accumulate,
+        min_box_side=config.min_box_side,
     )
 
     def counts(one: Finding) -> bool:

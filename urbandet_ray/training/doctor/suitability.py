@@ -49,6 +49,7 @@ def check_data(case: Case) -> Iterator[Finding]:
     boxes = resized_boxes(case, train)
     if boxes is not None:
         yield from _check_small(case, boxes, train.boxes_xyxy)
+        yield from _check_left_out(case, boxes)
         yield from _check_anchors(case, boxes)
 
 
@@ -99,14 +100,29 @@ def _check_small(case: Case, boxes: Any, stored_boxes: Boxes) -> Iterator[Findin
     was = float((stored < _SMALL_PX).mean())
     wanted = float(np.quantile(sides, _SMALL_SHARE))
     grow = f"; {_SMALL_PX / max(wanted, 0.1):.2g} times the input size would bring it to "
+    leave_out = "" if case.min_box_side else f"; min_box_side={_SMALL_PX:g} trains without them"
     yield case.finding(
         "warning",
         "boxes-too-small",
         f"model.{case.kind}.image_resizer.{name}",
         f"at {shown}, {small:.0%} of the training boxes have a side below {_SMALL_PX:g} px "
         f"({was:.0%} in the stored frames): the network can hardly see them",
-        "a larger input, or tiles" + grow + f"{_SMALL_SHARE:.0%}",
+        "a larger input, or tiles" + grow + f"{_SMALL_SHARE:.0%}{leave_out}",
     )
+
+
+def _check_left_out(case: Case, boxes: Any) -> Iterator[Finding]:
+    sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
+    below = int((sides < case.min_box_side).sum())
+    if below:
+        yield case.finding(
+            "error" if below == len(sides) else "note",
+            "boxes-left-out",
+            f"model.{case.kind}.image_resizer",
+            f"min_box_side={case.min_box_side:g} leaves {below:,} of {len(sides):,} training boxes "
+            "out of training, counted before augmentation; the validation counts them all",
+            "a smaller min_box_side" if below == len(sides) else "nothing",
+        )
 
 
 def _check_anchors(case: Case, boxes: Any) -> Iterator[Finding]:

@@ -51,8 +51,7 @@ Head = tuple[str, Any, RowLayout]
 def _of_ssd(model: Any) -> Iterator[Head]:
     heads = model._box_predictor._prediction_heads[_CLASSES]
     background = int(model._add_background_class or model._explicit_background_class)
-    # convolutional predictors have a head a level, weight-shared ones one for all
-    for head in heads if hasattr(heads, "__iter__") else [heads]:
+    for head in _each(heads):
         layers = head._class_predictor_layers
         channels = int(layers[-1].bias.shape[-1])
         slots = int(head._num_class_slots)
@@ -60,16 +59,38 @@ def _of_ssd(model: Any) -> Iterator[Head]:
         yield "class head", layers, layout
 
 
-def box_codes(model: Any) -> dict[int, str]:
-    """An SSD's variables whose last dimension is box codes, by id(): kernels and bias."""
-    predictor = model._box_predictor
+_ANCHORED = {"ssd": "_box_predictor", "faster_rcnn": "_first_stage_box_predictor"}
+
+
+def box_codes(model: Any, kind: str) -> dict[int, str]:
+    """Variables whose last dimension is codes of boxes by anchors, by id(): kernels and bias."""
+    predictor: Any = getattr(model, _ANCHORED.get(kind, ""), None)
+    if predictor is None:
+        return {}
     shared: Any = getattr(predictor, "_box_prediction_head", None)
     heads = predictor._prediction_heads.get("box_encodings", shared)
     return {
         id(variable): name
-        for head in (heads if hasattr(heads, "__iter__") else [heads])
+        for head in _each(heads)
         for name, variable in _ending(head._box_encoder_layers)
     }
+
+
+def objectness(model: Any, kind: str) -> set[int]:
+    """The id() of the variables that score a Faster R-CNN's anchors as objects."""
+    if kind != "faster_rcnn":
+        return set()
+    heads = model._first_stage_box_predictor._prediction_heads[_CLASSES]
+    return {
+        id(variable)
+        for head in _each(heads)
+        for _, variable in _ending(head._class_predictor_layers)
+    }
+
+
+def _each(heads: Any) -> Any:
+    """Convolutional predictors have a head a level, weight-shared ones one for all."""
+    return heads if hasattr(heads, "__iter__") else [heads]
 
 
 def _of_faster_rcnn(model: Any) -> Iterator[Head]:
@@ -136,7 +157,7 @@ def _other_heads(model: Any, kind: str) -> Iterator[tuple[Any, str]]:
         heads = predictor._prediction_heads
         boxes = heads.get("box_encodings", getattr(predictor, "_box_prediction_head", None))
         for name, head in (("box head", boxes), ("class head", heads[_CLASSES])):
-            for each in head if hasattr(head, "__iter__") else [head]:
+            for each in _each(head):
                 yield each, name
     elif kind == "faster_rcnn" and hasattr(model, "_mask_rcnn_box_predictor"):
         predictor = model._mask_rcnn_box_predictor

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from urbandet_ray.errors import ConfigError, ModelError, first_line
@@ -11,12 +11,20 @@ from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.classes import ModelLabels
 from urbandet_ray.models.odapi import open_odapi
 from urbandet_ray.training.finetune.anchors import CodeChange, code_change
-from urbandet_ray.training.finetune.heads import ClassRows, box_codes, class_rows, parts
+from urbandet_ray.training.finetune.heads import (
+    ClassRows,
+    box_codes,
+    class_rows,
+    objectness,
+    parts,
+)
+from urbandet_ray.training.finetune.pyramid_levels import Places, places_by_level, pyramid_levels
 from urbandet_ray.training.finetune.report import FineTuneReport, PartCount, class_lines
 from urbandet_ray.training.finetune.rows import Table, class_shares, map_rows, silence_rows
 from urbandet_ray.training.odapi_model import OdApiModel
 
 KINDS = ("heads", "detection", "full", "classification")
+_ANCHORED = {"ssd": "an SSD", "faster_rcnn": "a Faster R-CNN"}
 _VALUE = "VARIABLE_VALUE"
 _LEAST_SHARE = 0.5
 """Of the model's variables; fewer in a checkpoint mean another architecture."""
@@ -35,9 +43,10 @@ def restore_for_finetuning(
     """Start a model from a checkpoint; outside of replicas where a strategy made the variables.
 
     Kind `heads` copies whatever lies under the same path with the same shape, and starts the rows
-    of each class from the old classes of its name. An SSD's heads are kept only where its anchors
-    are the checkpoint's; where they are scaled, the box head is too, so that boxes stay. The others
-    are the OD API's own.
+    of each class from the old classes of its name. Heads that speak of anchors, an SSD's or those
+    of region proposals, are kept only where the anchors are the checkpoint's; where they are
+    scaled, the box head is too, so that boxes stay. Where an SSD's pyramid has other levels, layers
+    of a level are matched by level. The other kinds are the OD API's own.
 
     Args:
         model: built.
@@ -68,11 +77,12 @@ def restore_for_finetuning(
         old_labels = ModelLabels(old_labels, max(old_labels.names), "the checkpoint's label map")
     table = class_shares(old_labels, new_labels, renames)
     change, told = _anchor_change(model, old_model)
-    done = _fill(model, reader, checkpoint, table, change)
+    places, told_levels = _level_places(model, old_model)
+    done = _fill(model, reader, list(_matches(model.trackable, checkpoint, places)), table, change)
     lines = class_lines(table, old_labels, new_labels, model.num_classes)
     if "mapped" not in done.values():
         lines = ("its class heads do not fit (other anchors a cell?): every class starts random",)
-    lines = (*told, *lines)
+    lines = (*told_levels, *told, *lines)
     report = FineTuneReport(checkpoint, kind, _counted(model, done), lines)
     if report.copied < _LEAST_SHARE * len(model.variables):
         raise ModelError(
@@ -100,35 +110,53 @@ def _open(checkpoint: str) -> Any:
 
 def _anchor_change(model: OdApiModel, old_model: Any) -> tuple[CodeChange | None, tuple[str, ...]]:
     """What the box head needs, and what is to be said; None where anchors are others."""
-    if model.kind != "ssd":
+    if model.kind not in _ANCHORED:
         return CodeChange(), ()
-    if old_model is None or old_model.WhichOneof("model") != "ssd":
+    if old_model is None or old_model.WhichOneof("model") != model.kind:
         return CodeChange(), (
-            "no pipeline.config of an SSD lies beside the checkpoint: its anchors are taken to be "
-            "the model's",
+            f"no pipeline.config of {_ANCHORED[model.kind]} lies beside the checkpoint: its "
+            "anchors are taken to be the model's",
         )
-    change = code_change(old_model.ssd, model.message)
+    change = code_change(model.kind, getattr(old_model, model.kind), model.message)
+    head = "box head" if model.kind == "ssd" else "head of region proposals"
     if change is None:
         return None, (
-            "the checkpoint's anchors are others than the model's, so its box head says nothing "
-            "here: it starts random. Take the anchor_generator of its pipeline.config to keep it",
+            f"the checkpoint's anchors are others than the model's, so its {head} says nothing "
+            "here: it starts random. Take the anchor generator of its pipeline.config to keep it",
         )
     if change.is_none:
         return change, ()
-    return change, ("the checkpoint's anchors are scaled in the model: so is its box head",)
+    return change, (f"the checkpoint's anchors are scaled in the model: so is its {head}",)
+
+
+def _level_places(model: OdApiModel, old_model: Any) -> tuple[Places, tuple[str, ...]]:
+    """Where the checkpoint has the layers of the model's pyramid levels, and what is to be said."""
+    if model.kind != "ssd" or old_model is None or old_model.WhichOneof("model") != "ssd":
+        return {}, ()
+    was, now = pyramid_levels(old_model.ssd), pyramid_levels(model.message)
+    if was is None or now is None or was == now:
+        return {}, ()
+    return places_by_level(model.trackable, old_model.ssd, model.message), (
+        "the checkpoint's pyramid has levels {} to {}, the model's {} to {}: layers are matched by "
+        "level, and those of a level that the checkpoint lacks start random".format(*was, *now),
+    )
 
 
 def _fill(
-    model: OdApiModel, reader: Any, checkpoint: str, table: Table, change: CodeChange | None
+    model: OdApiModel,
+    reader: Any,
+    matches: Sequence[tuple[Any, str]],
+    table: Table,
+    change: CodeChange | None,
 ) -> dict[int, str]:
     """Assign what fits; "copied" or "mapped" by the variable's id()."""
     heads = class_rows(model.trackable, model.kind)
-    codes = box_codes(model.trackable) if model.kind == "ssd" else {}
+    codes = box_codes(model.trackable, model.kind)
+    scores = objectness(model.trackable, model.kind)
     shapes = reader.get_variable_to_shape_map()
-    matches = list(_matches(model.trackable, checkpoint))
     done: dict[int, str] = {}
     for variable, key in matches:
-        if id(variable) in codes and change is None:
+        if change is None and (id(variable) in codes or id(variable) in scores):
             continue
         if id(variable) not in heads and tuple(variable.shape) == tuple(shapes[key]):
             values = reader.get_tensor(key)
@@ -163,15 +191,32 @@ def _mapped(variable: Any, old: Any, head: ClassRows, table: Table) -> Any:
     return silence_rows(filled, head.layout, table, head.silent)
 
 
-def _matches(model: Any, checkpoint: str) -> Iterable[tuple[Any, str]]:
-    """The model's variables that the checkpoint has under the same path, and their keys there."""
+def _matches(model: Any, checkpoint: str, places: Places) -> Iterable[tuple[Any, str]]:
+    """The model's variables that the checkpoint has under the same path, and their keys there.
+
+    Walks as tf.train.CheckpointView.match does; elements of the lists of `places` have others.
+    """
     tf = open_odapi().tf
-    view = tf.train.CheckpointView(checkpoint)
+    view, children = tf.train.CheckpointView(checkpoint), tf.train.TrackableView.children
     nodes = view._object_graph_proto.nodes
-    for node, thing in view.match(tf.train.Checkpoint(model=model)).items():
+    top = view.children(0)
+    waiting: deque[tuple[int, Any, tuple[str, ...]]] = deque()
+    if "model" in top:
+        waiting.append((top["model"], model, ()))
+    seen: set[int] = set()
+    while waiting:
+        node, thing, path = waiting.popleft()
+        if node in seen:
+            continue
+        seen.add(node)
         for attribute in nodes[node].attributes:
             if attribute.name == _VALUE and hasattr(thing, "assign"):
                 yield thing, attribute.checkpoint_key
+        theirs, renamed = view.children(node), places.get(path, {})
+        for name, child in children(thing).items():
+            old_name = renamed.get(name, name)
+            if old_name is not None and old_name in theirs:
+                waiting.append((theirs[old_name], child, (*path, name)))
 
 
 def _restore_as_odapi(model: OdApiModel, checkpoint: str, kind: str) -> FineTuneReport:
