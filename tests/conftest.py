@@ -22,6 +22,8 @@ from urbandet_ray.config import StorageConfig
 
 REPOSITORY = Path(__file__).parent.parent
 EXAMPLES = REPOSITORY / "docs/examples"
+OWN_MODELS = os.pathsep.join(map(str, (EXAMPLES, REPOSITORY / "tests")))
+"""PYTHONPATH of processes that train a model of one's own."""
 
 # how long an example takes says more of a busy machine than of the code
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -192,7 +194,7 @@ def ray_dashboard(aws_test_credentials: None) -> Iterator[str]:
 
     folder = tempfile.mkdtemp(prefix="ray-")
     # GPUs in name only: how GPU actors are placed, not what they compute
-    found = {**OPEN, "PYTHONPATH": str(EXAMPLES)}  # by the workers: a model of one's own
+    found = {**OPEN, "PYTHONPATH": OWN_MODELS}  # by the workers
     with ray_head(found, "--num-gpus=2", f"--temp-dir={folder}") as head:
         ray.init(address=head.address, log_to_driver=False, logging_level="ERROR")
         yield head.dashboard

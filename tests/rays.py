@@ -12,8 +12,14 @@ from pathlib import Path
 from waiting import wait_for
 
 RAY = str(Path(sys.executable).parent / "ray")
-OPEN = {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
-"""No token to ask for; and workers that get their share of a busy machine, as the tests do."""
+OPEN = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_worker_niceness": "0",
+    "RAY_enable_metrics_collection": "0",
+    "REPORTER_UPDATE_INTERVAL_MS": "600000",
+}
+"""No token to ask for; workers that get their share of a busy machine, as the tests do; and no
+figures of processes for a dashboard at which nobody looks."""
 
 
 @dataclass(frozen=True)

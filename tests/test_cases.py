@@ -26,7 +26,7 @@ def folder() -> Path:
         pytest.param(
             case,
             id=f"{case.name}: {case.expected}",
-            marks=[pytest.mark.ray] if case.look is played else [],
+            marks=[pytest.mark.ray, pytest.mark.long] if case.look is played else [],
         )
         for case in CASES
     ],

@@ -202,6 +202,7 @@ def test_models_side_by_side(ray_dashboard: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_without_labels_there_is_no_map(ray_dashboard: str, tmp_path: Path, realdata: Path) -> None:
     """Unlabelled photos are measured all the same."""
     out = tmp_path / "bench.json"
@@ -213,6 +214,7 @@ def test_without_labels_there_is_no_map(ray_dashboard: str, tmp_path: Path, real
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_a_bad_record_fails_no_benchmark(ray_dashboard: str, tmp_path: Path) -> None:
     """Though it is in every copy of the data, and one is allowed."""
     frames = [make_frame(index) for index in range(6)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import EXAMPLES
+from conftest import EXAMPLES, OWN_MODELS
 from tiny_models import tiny_ssd
 from trainings import (
     STEPS,
@@ -29,12 +29,12 @@ pytestmark = [pytest.mark.ray, pytest.mark.train]
 
 
 OWN_MODEL = {
-    "model": "centre_net:build",
+    "model": "small_centre_net:build",
     "pipeline": None,
     "schedule.rate": 0.005,
     "evaluation.every": STEPS,
 }
-"""The docs' example: it costs a tenth of what an SSD's losses cost to trace."""
+"""The docs' example, small: it costs a tenth of what an SSD's losses cost to trace."""
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_a_killed_driver_loses_nothing_but_steps_since_the_checkpoint(
     monkeypatch.syspath_prepend(EXAMPLES)
     run = tmp_path / "run"
     given = settings(records, run, **OWN_MODEL)
-    process = start(given, {"PYTHONPATH": str(EXAMPLES)})
+    process = start(given, {"PYTHONPATH": OWN_MODELS})
     wait_for(lambda: step_reached(run) >= 8 or process.poll() is not None, "step 8")
     process.send_signal(signal.SIGKILL)
     out, _ = process.communicate()
@@ -94,7 +94,7 @@ def test_a_killed_driver_loses_nothing_but_steps_since_the_checkpoint(
     assert logged[-1]["Loss/heatmap"] < 0.5 * logged[0]["Loss/heatmap"]
     assert logged[-1]["Loss/box"] < 0.5 * logged[0]["Loss/box"]
 
-    model = importlib.import_module("centre_net").build(4)
+    model = importlib.import_module("small_centre_net").build(4)
     model.build(1)
     best = json.loads((run / "best/state.json").read_text())["checkpoint"]
     status = open_odapi().tf.train.Checkpoint(model=model.trackable).read(str(run / "best" / best))

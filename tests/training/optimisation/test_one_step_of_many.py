@@ -103,10 +103,11 @@ facts = {"losses": {"whole": losses}, "off": {}, "size": float(np.abs(gap).max()
 for name in sys.argv[2:]:
     facts["losses"][name], other = moved(*ways[name]())
     facts["off"][name] = float(np.linalg.norm(other - gap) / np.linalg.norm(gap))
-one[0].loss_counts = lambda labels: {}
-untold = make_step(one[0], make_optimizer("momentum", momentum=0.0), one[1],
-                   tf.distribute.get_strategy(), clip_norm=0.0)
-facts["losses"]["untold"], _ = moved((one[0], one[1], untold), halves)
+if "two batches" in facts["off"]:
+    one[0].loss_counts = lambda labels: {}
+    untold = make_step(one[0], make_optimizer("momentum", momentum=0.0), one[1],
+                       tf.distribute.get_strategy(), clip_norm=0.0)
+    facts["losses"]["untold"], _ = moved((one[0], one[1], untold), halves)
 print("FACTS" + json.dumps(facts))
 """
 
@@ -157,6 +158,8 @@ def test_losses_are_those_of_one_batch(facts: dict[str, Any]) -> None:
 def test_a_mean_of_the_batches_means_is_something_else(facts: dict[str, Any]) -> None:
     """What a step would be whose model does not tell its counts: the half without boxes has half
     of the say. Faster R-CNN's losses alone are means over images, and it has nothing to tell."""
+    if "untold" not in facts["losses"]:
+        pytest.skip("shown where batches are added up one after the other")
     whole, untold = (facts["losses"][name] for name in ("whole", "untold"))
     over_images = "Loss/RPNLoss/objectness_loss" in whole
     assert (untold["total"] == pytest.approx(whole["total"], rel=1e-4)) == over_images

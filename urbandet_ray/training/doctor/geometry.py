@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from urbandet_ray.training.doctor.dataset import DataSplit
 
 Floats = NDArray[np.float64]
 
-_CHUNK = 4096
+_CHUNK = 512
 
 ANCHOR_FIELDS = {"ssd": "anchor_generator", "faster_rcnn": "first_stage_anchor_generator"}
 """The field of a meta-architecture that says where anchors lie."""
@@ -113,6 +114,18 @@ def best_ious(boxes_xyxy: Floats, anchors: Anchors, size_wh: tuple[int, int] | N
         anchors: shapes and grids.
         size_wh: the input's size, where the grid ends; None for a grid without end.
     """
+    values = (boxes_xyxy, anchors.sizes_wh, anchors.strides, anchors.offsets)
+    return _kept_best_ious(*(one.astype(np.float64).tobytes() for one in values), size_wh)
+
+
+@lru_cache(maxsize=64)  # each fix is examined, and few of them touch boxes or anchors
+def _kept_best_ious(
+    boxes: bytes, sizes: bytes, strides: bytes, offsets: bytes, size_wh: tuple[int, int] | None
+) -> Floats:
+    boxes_xyxy = np.frombuffer(boxes).reshape(-1, 4)
+    anchors = Anchors(
+        np.frombuffer(sizes).reshape(-1, 2), np.frombuffer(strides), np.frombuffer(offsets)
+    )
     parts = [
         _best_of(boxes_xyxy[first : first + _CHUNK], anchors, size_wh)
         for first in range(0, len(boxes_xyxy), _CHUNK)

@@ -50,7 +50,7 @@ def places_by_level(network: Any, old: Any, new: Any) -> Places:
     if stage is not None:
         nodes = _places(
             [node["name"] for node in stage.bifpn_node_config],
-            _bifpn_nodes(*was, int(old.feature_extractor.bifpn.num_iterations)),
+            bifpn_nodes(*was, int(old.feature_extractor.bifpn.num_iterations)),
         )
         places |= {(_EXTRACTOR, "_bifpn_stage", name): nodes for name in _NODES}
     return places
@@ -91,7 +91,7 @@ def _coarse(low: int, high: int) -> Sequence[int]:
     return range(_top(low, high)[0] + 1, high + 1)
 
 
-def _bifpn_nodes(low: int, high: int, iterations: int) -> list[str]:
+def bifpn_nodes(low: int, high: int, iterations: int) -> list[str]:
     """Names in the order in which they are made (bidirectional_feature_pyramid_generators.py)."""
     names = [f"0_up_lvl_{level}" for level in range(min(high, _BACKBONE_TOP) + 1, high + 1)]
     for number in range(1, iterations + 1):
