@@ -5,13 +5,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from conftest import REPOSITORY
+import pytest
+from conftest import OWN_MODELS, REPOSITORY
 from drives import write_drive
 from tiny_models import tiny_ssd
 
+from urbandet_ray.commands import train as command
 from urbandet_ray.commands.train import TrainReport, train
 from urbandet_ray.config import TrainConfig, load_config
 from urbandet_ray.labels import STREET_LABELS
@@ -70,13 +73,24 @@ def train_alone(given: dict[str, Any]) -> None:
     train_on_place(plan, Place())
 
 
-def start(given: dict[str, Any], env: dict[str, str] | None = None) -> "subprocess.Popen[str]":
-    """jobs/train.py in a process of its own, with a Ray of its own."""
-    pairs = [f"{key}={json.dumps(value)}" for key, value in given.items()]
+def train_without_ray(given: dict[str, Any]) -> TrainReport:
+    """`train`, whose only worker does its part in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "ray_session", lambda *_: nullcontext())
+        patch.setattr(command, "run_workers", lambda plan, *_, **__: train_on_place(plan, Place()))
+        return train_here(given)
+
+
+def start(given: dict[str, Any], *, alone: bool) -> "subprocess.Popen[str]":
+    """A training in a process of its own: jobs/train.py with a Ray of its own, or with none."""
+    line = ["jobs/train.py", *(f"{key}={json.dumps(value)}" for key, value in given.items())]
+    if alone:
+        line = ["-c", f"import trainings; trainings.train_without_ray({given!r})"]
+    env = {"RAY_ADDRESS": "local", "TF_NUM_INTRAOP_THREADS": "1", "PYTHONPATH": OWN_MODELS}
     return subprocess.Popen(
-        [sys.executable, "jobs/train.py", *pairs],
+        [sys.executable, *line],
         cwd=REPOSITORY,
-        env={**os.environ, "RAY_ADDRESS": "local", "TF_NUM_INTRAOP_THREADS": "1", **(env or {})},
+        env=os.environ | env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -153,16 +153,24 @@ def test_other_settings_do_not_mix_into_a_run(finished: Run, no_ray: None) -> No
         train_here({**finished.settings, "seed": 5})
 
 
-def test_the_trained_model_exports_and_answers(finished: Run, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def exported(finished: Run) -> Path:
+    """The run's SavedModel, rounded; by a process of its own, as Keras numbers the layers of a
+    second model on."""
+    words = [sys.executable, "-m", "urbandet_ray.cli", "export", str(finished.folder)]
+    subprocess.run([*words, "--precision", "bf16"], check=True, capture_output=True)
+    return finished.folder / "exports/best-stock-bf16/saved_model"
+
+
+def test_the_trained_model_exports_and_answers(exported: Path) -> None:
     """Through the OD API's exporter into our detector, labels found beside the model."""
     import numpy as np
 
-    from urbandet_ray.commands.export import export
     from urbandet_ray.config import ModelConfig
     from urbandet_ray.models.loader import load_detector
 
-    report = export(str(finished.folder), out=str(tmp_path / "export"), storage=Storage())
-    detector = load_detector(ModelConfig(uri=report.model, score_min=0.0), Storage(), STREET_LABELS)
+    model = ModelConfig(uri=str(exported), score_min=0.0)
+    detector = load_detector(model, Storage(), STREET_LABELS)
     (found,) = detector.detect([np.full((48, 64, 3), 90, np.uint8)])
     assert len(found) > 0
 
@@ -172,7 +180,7 @@ def test_a_best_map_of_before_the_full_sparsity_does_not_count(finished: Run) ->
     assert json.loads((finished.folder / "best/state.json").read_text())["step"] > 0.7 * STEPS
 
 
-def test_a_pruned_run_exports_the_zeros_that_it_reports(finished: Run) -> None:
+def test_a_pruned_run_exports_the_zeros_that_it_reports(finished: Run, exported: Path) -> None:
     """In the averaged weights too, rounded or not."""
     from urbandet_ray.training.optimisation.pruning import stored_weights
 
@@ -183,11 +191,7 @@ def test_a_pruned_run_exports_the_zeros_that_it_reports(finished: Run) -> None:
     (event,) = [one["text"] for one in lines(finished.folder, "event") if "pruned" in one["text"]]
     assert event.startswith(f"pruned: {total[0]} of {total[1]} weights")
 
-    # in a process of its own: Keras numbers the layers of a second model on
-    words = [sys.executable, "-m", "urbandet_ray.cli", "export", str(finished.folder)]
-    subprocess.run([*words, "--precision", "bf16"], check=True, capture_output=True)
-    model = finished.folder / "exports/best-stock-bf16/saved_model"
-    weights = dict(stored_weights(str(model / "variables/variables")))
+    weights = dict(stored_weights(str(exported / "variables/variables")))
     rows = [line.split() for line in table.split("\n\n")[0].splitlines()[1:-1]]
     assert len(rows) > 10
     for share, size, name in rows:  # names as in training

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import EXAMPLES, OWN_MODELS
+from conftest import EXAMPLES
 from tiny_models import tiny_ssd
 from trainings import (
     STEPS,
@@ -19,6 +19,7 @@ from trainings import (
     step_reached,
     train_alone,
     train_here,
+    train_without_ray,
     write_records,
 )
 from waiting import wait_for
@@ -64,23 +65,36 @@ def worker_pids() -> list[int]:
 
 
 @pytest.mark.chaos
+@pytest.mark.parametrize(
+    "alone",
+    [
+        pytest.param(True, id="without a Ray"),
+        pytest.param(False, id="with a Ray of its own", marks=pytest.mark.long),
+    ],
+)
 def test_a_killed_driver_loses_nothing_but_steps_since_the_checkpoint(
-    ray_dashboard: str, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    records: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    alone: bool,
 ) -> None:
     """The same settings go on from last/, and each step is logged once. The model is one's own: its
     losses fall, and best/ reads into it."""
     from urbandet_ray.models.odapi import open_odapi
 
+    if not alone:
+        request.getfixturevalue("ray_dashboard")
     monkeypatch.syspath_prepend(EXAMPLES)
     run = tmp_path / "run"
     given = settings(records, run, **OWN_MODEL)
-    process = start(given, {"PYTHONPATH": OWN_MODELS})
+    process = start(given, alone=alone)
     wait_for(lambda: step_reached(run) >= 8 or process.poll() is not None, "step 8")
     process.send_signal(signal.SIGKILL)
     out, _ = process.communicate()
     reached = step_reached(run)
     assert 8 <= reached < STEPS, out
-    report = train_here(given)
+    report = train_without_ray(given) if alone else train_here(given)
     assert report.resumed
     assert not report.exports
     assert "urbandet export" not in report.to_text(), "which would refuse it"

@@ -134,6 +134,8 @@ def infer(
                 on_progress(progress)
 
         result = _run(config, job, sources, detector.batch_size, watch)
+        if result.resumed:  # actors of the killed try may have outlived the first sweep
+            storage.sweep(folder.uri)
         tracks = _finish(config, job, lock.check)
         if ids is not None or config.coco:
             _write_coco(config, job, sources, ids, say)

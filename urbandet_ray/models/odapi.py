@@ -12,7 +12,8 @@ import os
 import sys
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, wraps
 from pathlib import Path
@@ -93,7 +94,7 @@ def open_odapi() -> ObjectDetection:
         "bifpn_utils": "utils.bifpn_utils",
     }
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _stand_ins():
             # tensorflow_io's own file systems do not load on this TensorFlow; nothing uses them
             warnings.filterwarnings("ignore", module="tensorflow_io")
             opened = {
@@ -161,6 +162,28 @@ def _mend_tensorflow(tf: Any) -> None:
     for name in ("case", "cond"):
         if not hasattr(control_flow, name):
             setattr(control_flow, name, getattr(tf.compat.v1, name))
+
+
+@contextmanager
+def _stand_ins() -> Iterator[None]:
+    """Other modules than those that the OD API's imports would find, while they are made.
+
+    It means Keras 2 where it says keras, and would be given Keras 3. tf_slim asks whether
+    scikit-learn is there for a loss that nothing here uses. The two take a second to import.
+    """
+    keras = importlib.import_module("tf_keras")
+    wanted: dict[str, Any] = {
+        "keras": keras,
+        "keras.applications": keras.applications,
+        "sklearn": None,
+    }
+    placed = {name: module for name, module in wanted.items() if name not in sys.modules}
+    sys.modules.update(placed)  # None is "not installed" to Python
+    try:
+        yield
+    finally:
+        for name in placed:
+            del sys.modules[name]
 
 
 class _Overlay:
