@@ -1,12 +1,13 @@
 """What the doctor says of labels that no training hears: other units, turns, tasks, too many."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from urbandet_ray.commands.doctor import Diagnosis
+from urbandet_ray.commands.doctor import Diagnosis, diagnose
+from urbandet_ray.models.zoo import model_config_path
 from urbandet_ray.records.example import parse_features
 from urbandet_ray.records.example_proto import example_class
 from urbandet_ray.records.sources import list_sources, read_source
@@ -95,3 +96,44 @@ def test_room_for_the_boxes_that_augmentations_join() -> None:
     assert Augmentation(()).most_boxes(boxes) == 150
     assert Augmentation((CutOut(0.5),)).most_boxes(boxes) == 150
     assert Augmentation((Mosaic(0.5), Mixup(0.1))).most_boxes(boxes) == 150 + 90 + 20 + 10 + 3
+
+
+@pytest.mark.parametrize(
+    ("task", "text"),
+    [
+        ("keypoint_estimation_task", "task_name: 'a' keypoint_class_name: 'person'"),
+        ("densepose_estimation_task", "class_id: 0"),
+        ("track_estimation_task", "num_track_ids: 9"),
+        ("temporal_offset_task", ""),
+    ],
+)
+def test_a_task_that_nothing_trains(tmp_path: Path, task: str, text: str) -> None:
+    """An error with the field's own name, before a first step that would end the run."""
+    path = tmp_path / "pipeline.config"
+    shipped = Path(model_config_path("centernet_resnet50_v1_fpn_640")).read_text()
+    path.write_text(shipped.replace("center_net {", f"center_net {{ {task} {{ {text} }}", 1))
+    finding = found(diagnose(path), "task-not-trained")
+    assert (finding.severity, finding.place) == ("error", f"model.center_net.{task}")
+    assert f"leave {task} out to train boxes" in finding.fix
+
+
+@pytest.mark.parametrize("points", [(0.5, 0.6), (0.5,), ()])
+def test_keypoints_of_records_are_told(doctor: Doctor, data: Path, points: Sequence[float]) -> None:
+    """In which part and in how many frames; their boxes count as ever. Empty lists are none."""
+    path = data / "train/one.tfrecord"
+    (source,) = list_sources(str(path), Storage())
+    records = [record.raw for record in read_source(source, Storage())]
+    with path.open("wb") as file, RecordWriter(file) as writer:
+        for raw in records:
+            message = example_class()()
+            message.ParseFromString(raw)
+            for axis in "xy":
+                feature = message.features.feature[f"image/object/keypoint/{axis}"]
+                feature.float_list.value[:] = points
+            writer.write(message.SerializeToString())
+    diagnosis = doctor()
+    told = [one for one in diagnosis.findings if one.code == "keypoints-unread"]
+    assert len(told) == bool(points)
+    for one in told:
+        assert (one.severity, one.place) == ("note", "train_input_reader.num_keypoints")
+        assert f"{len(records)} of 8 frames of " in one.what

@@ -13,6 +13,7 @@ from urbandet_ray.boxes import Boxes
 from urbandet_ray.errors import RecordError
 from urbandet_ray.frames import Frame
 from urbandet_ray.labels import LabelMap
+from urbandet_ray.records.example import parse_features
 from urbandet_ray.records.images import frame_size
 from urbandet_ray.records.label_columns import OBJECT
 from urbandet_ray.records.label_faults import LabelFaults
@@ -23,7 +24,7 @@ from urbandet_ray.records.sources import read_source
 from urbandet_ray.storage import Storage
 from urbandet_ray.training.data.tensorflow_images import check_trainable
 
-_KEYPOINT = f"{OBJECT}keypoint/".encode()
+_KEYPOINT = f"{OBJECT}keypoint/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +74,14 @@ class DataSplit:
         return dict(zip(ids.tolist(), counts.tolist(), strict=True))
 
 
+def _has_keypoints(raw: bytes) -> bool:
+    """Whether an Example has a column of keypoints that is not empty."""
+    if _KEYPOINT.encode() not in raw:
+        return False
+    columns = (one for key, one in parse_features(raw).items() if key.startswith(_KEYPOINT))
+    return any(len(getattr(one, kind).value) for one in columns if (kind := one.WhichOneof("kind")))
+
+
 @dataclass
 class _Tally:
     segments: set[str] = field(default_factory=set)
@@ -93,7 +102,7 @@ class _Tally:
 
     def add(self, record: Record, frame: Frame) -> None:
         self.faults.add(record.problems, f"{record.uri} record {record.index}")
-        self.keypoints += _KEYPOINT in record.raw
+        self.keypoints += _has_keypoints(record.raw)
         self.turned += exif_orientation(frame.encoded) != 1
         try:
             check_trainable(frame)
