@@ -70,7 +70,8 @@ def _row(path: Path, data: str | None, *, build: bool) -> tuple[tuple[str, str, 
         " ".join(one.finding.code for one in made.refused) or "-",
         shown,
     )
-    return cells, not new and not made.unbuilt
+    worse = bool(made.unbuilt) and not why_unbuildable(found.examination.case.pipeline)
+    return cells, not new and not worse
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from waiting import wait_for
 import urbandet_ray
 from urbandet_ray.config import InferConfig
 from urbandet_ray.errors import RunError
+from urbandet_ray.inference.shards import CutRule
 from urbandet_ray.records.tfrecord import masked_crc
 from urbandet_ray.runs.lock import LOCK_NAME
 from urbandet_ray.runs.run_folder import RunFolder
@@ -202,6 +203,22 @@ def test_damaged_records_become_dead_letters(
     assert got == wanted
     notes = urbandet_ray.evaluate(str(tmp_path / "run"), str(folder)).notes
     assert any("3 bad records are not in the figures" in note for note in notes)
+
+
+def test_a_resume_cuts_as_the_run_began(
+    finished: Path, drives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another version's rule, shards would overlap and frames count twice."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    markers = sorted((run / "commit").glob("*.json"))
+    for lost in (markers[1], markers[-1]):  # the second shard of one drive, the last of the other
+        lost.unlink()
+    rule = CutRule(7, 1 << 20)
+    monkeypatch.setattr("urbandet_ray.commands.infer.fitting_rule", lambda *_: rule)
+    report = urbandet_ray.infer(str(drives), str(run), coco=True, **SETTINGS)
+    assert (report.frames, report.resumed) == (20, True)
+    assert contents(run) == contents(finished)
 
 
 def test_too_many_bad_records_fail_and_a_higher_limit_resumes(

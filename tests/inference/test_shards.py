@@ -1,5 +1,6 @@
 """Cutting sources into shards, and finding where to go on."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from drives import make_frame, write_drive
 from small_videos import damage_packet, write_video, zeroed
 
 from urbandet_ray.config import SampleConfig, ShardConfig
+from urbandet_ray.errors import RunError
 from urbandet_ray.inference.shards import (
     CutRule,
     fitting_frames,
@@ -189,6 +191,18 @@ def test_shards_are_whole_batches(tmp_path: Path) -> None:
     early = replace(rule, fine_from=(0, listed.size_bytes // 2))
     assert [len(s.records) for s in shards_of(path, early)] == [10, 10, 5, 5, 2]
     assert [len(s.records) for s in shards_of(path, replace(rule, batch=64))] == [32]
+
+
+def test_a_run_is_cut_as_it_began(tmp_path: Path) -> None:
+    """run.json decides, whatever the model's batch or the rule's numbers are by now."""
+    begun = CutRule(12, 1 << 20, fine_from=(0, 500), batch=4)
+    now = CutRule(64, 1 << 21, keep_truth=True, batch=5)
+    told = json.loads(json.dumps(begun.to_dict()))
+    assert now.as_begun(told, "run") == replace(begun, keep_truth=True)
+    assert now.as_begun({}, "run") == now
+    for damaged in ({"frames": 3}, {**told, "frames": 0}, {**told, "fine_from": [1]}):
+        with pytest.raises(RunError, match=r"run\.json of there is damaged: its cut is "):
+            now.as_begun(damaged, "there")
 
 
 def test_a_shard_travels_whole(tmp_path: Path) -> None:

@@ -13,7 +13,15 @@ from urbandet_ray.runs.run_folder import Marker, RunFolder, unfinished_sources
 from urbandet_ray.storage import Storage
 
 MARKER = Marker("a-00000000", "a", 0, 0, 4, 0, 100, False, 4, 9, 0)
-END = replace(MARKER, shard="a-00000004", first_index=4, next_index=6, last=True)
+END = replace(
+    MARKER,
+    shard="a-00000004",
+    first_index=4,
+    next_index=6,
+    first_offset=100,
+    next_offset=150,
+    last=True,
+)
 
 
 @pytest.fixture
@@ -83,6 +91,34 @@ def test_a_damaged_marker_is_named_with_what_to_do(folder: RunFolder, text: str,
     folder.storage.write_bytes(folder.path("commit", "a-00000000.json"), text.encode())
     with pytest.raises(RunError, match=rf"a-00000000\.json is damaged: {why}.*Delete it and res"):
         folder.markers()
+
+
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        ({}, {"first_index": 3}),  # begins inside the one before
+        ({}, {"first_offset": 99}),  # adjoins by index, not by offset
+        ({"last": True}, {}),  # begins behind the last one
+        ({"next_index": 9}, {}),  # ends behind the beginning of the one after
+        ({}, {"source": "b"}),  # two sources in one place of the drive
+    ],
+)
+def test_shards_of_two_cuts_are_refused(
+    folder: RunFolder, first: dict[str, object], other: dict[str, object]
+) -> None:
+    """Their frames would count twice."""
+    folder.commit(replace(MARKER, **first))
+    folder.commit(replace(END, **other))
+    with pytest.raises(RunError, match=r"was cut in two ways: shard a-00000000 holds the records"):
+        folder.markers()
+
+
+def test_shards_that_lack_between_are_no_fault(folder: RunFolder) -> None:
+    """They are still to be done."""
+    late = replace(END, shard="a-00000009", first_index=9, next_index=10, first_offset=400)
+    folder.commit(MARKER)
+    folder.commit(late)
+    assert folder.markers() == [MARKER, late]
 
 
 def test_a_marker_under_another_name_is_refused(folder: RunFolder) -> None:

@@ -81,6 +81,28 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     assert names(tmp_path, BEST) == ["checkpoint", *kept[2:], "state.json"]
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+@pytest.mark.parametrize("kind", [LAST, BEST])
+@pytest.mark.parametrize("left", [(12,), (12, 15), (9, 12)])
+def test_what_state_json_names_is_never_pruned(
+    tmp_path: Path, kind: str, keep: int, left: tuple[int, ...]
+) -> None:
+    """A killed try left later steps, one half written; the run goes on below them, and they go."""
+    one = checkpoints(tmp_path, keep=keep)
+    one.save(kind, Written("w"), {"step": 8})
+    one.wait()
+    for step in left:
+        (tmp_path / "run" / kind / f"ckpt-{step}.index").write_text("of a killed try")
+    one.save(kind, Written("new"), {"step": 10})
+    one.close()
+    point = checkpoints(tmp_path).restore_point(kind)
+    assert point is not None and point.step == 10
+    assert Path(f"{point.prefix}.data-00000-of-00001").read_text() == "new"
+    steps = {int(name[5:].partition(".")[0]) for name in names(tmp_path, kind) if "-" in name}
+    earlier = 9 if 9 in left else 8
+    assert steps == ({earlier, 10} if keep == 2 and kind == LAST else {10})
+
+
 def test_a_worker_that_does_not_carry_leaves_nothing(tmp_path: Path) -> None:
     """It has to take part in writing; its copy goes nowhere."""
     one = checkpoints(tmp_path, carries=False)
@@ -157,7 +179,13 @@ def test_a_checkpoint_with_a_missing_file_is_named(tmp_path: Path) -> None:
     one.save(LAST, Written("w"), {"step": 4})
     one.close()
     (tmp_path / "run/last/ckpt-4.index").unlink()
-    with pytest.raises(RunError, match=r"ckpt-4 lacks its index or data file"):
+    wanted = (
+        r"last/state\.json names ckpt-4, whose index or data file is not in .*restore it from a"
+    )
+    with pytest.raises(RunError, match=wanted):
+        checkpoints(tmp_path).restore_point()
+    (tmp_path / "run/last/ckpt-4.data-00000-of-00001").unlink()
+    with pytest.raises(RunError, match=wanted):
         checkpoints(tmp_path).restore_point()
 
 

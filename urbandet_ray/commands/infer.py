@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from urbandet_ray.commands.coco_names import CocoIds, frame_paths
 from urbandet_ray.config import InferConfig
@@ -21,7 +21,7 @@ from urbandet_ray.inference.preparation import (
 )
 from urbandet_ray.inference.progress import Progress
 from urbandet_ray.inference.session import ray_session
-from urbandet_ray.inference.shards import fitting_rule
+from urbandet_ray.inference.shards import CutRule, fitting_rule
 from urbandet_ray.inference.track_files import TrackReport, write_tracks
 from urbandet_ray.inference.tracks import tracker_version
 from urbandet_ray.json_files import to_json
@@ -125,7 +125,10 @@ def infer(
     with WriterLock(storage, folder.path(LOCK_NAME), "urbandet infer") as lock:
         if choice is not None:
             keep_choice(choice, folder)
-        begin_run(manifest, folder.uri, storage)
+        batch = config.batch_size or detector.batch_size
+        rule = fitting_rule(sources, config.shard, config.draw.truth, batch, config.sample)
+        if begin_run(replace(manifest, cut=rule.to_dict()), folder.uri, storage):
+            rule = rule.as_begun(folder.manifest().cut, folder.uri)
         storage.sweep(folder.uri)
 
         def watch(progress: Progress) -> None:
@@ -133,7 +136,7 @@ def infer(
             if on_progress is not None:
                 on_progress(progress)
 
-        result = _run(config, job, sources, detector.batch_size, watch)
+        result = _run(config, job, sources, rule, watch)
         if result.resumed:  # actors of the killed try may have outlived the first sweep
             storage.sweep(folder.uri)
         tracks = _finish(config, job, lock.check)
@@ -194,11 +197,9 @@ def _run(
     config: InferConfig,
     job: InferJob,
     sources: Sequence[Source],
-    batch_size: int,
+    rule: CutRule,
     on_progress: Callable[[Progress], None],
 ) -> RunResult:
-    batch = config.batch_size or batch_size
-    rule = fitting_rule(sources, config.shard, config.draw.truth, batch, config.sample)
     folder = job.folder()
     left = unfinished_sources(folder.markers(), len(sources))
     stale = folder.path(TRACKS_NAME)

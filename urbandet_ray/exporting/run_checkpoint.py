@@ -125,13 +125,22 @@ def _names(place: str, storage: Storage) -> list[str]:
 
 
 def _chosen(names: list[str], place: str, storage: Storage) -> str | None:
-    """The name of the newest checkpoint."""
+    """The name of the checkpoint that state.json names, else of the newest one."""
+    if _STATE in names:
+        named = _state_in(storage.read_bytes(join_uri(place, _STATE))).get("checkpoint")
+        if f"{named}.index" in names and any(one.startswith(f"{named}.data-") for one in names):
+            return str(named)
     found = newest_checkpoint((join_uri(place, name) for name in names), storage)
     return found and found.rpartition("/")[2]
 
 
 def _read_state(path: Path) -> dict[str, Any]:
+    return _state_in(path.read_bytes()) if path.exists() else {}
+
+
+def _state_in(content: bytes) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except (FileNotFoundError, ValueError):
+        found = json.loads(content)
+    except ValueError:  # also for bytes that are no text
         return {}
+    return found if isinstance(found, dict) else {}

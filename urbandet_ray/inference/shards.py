@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import Any
 
 from urbandet_ray.config import SampleConfig, ShardConfig
 from urbandet_ray.config.sizing import SHARD_FRAMES
-from urbandet_ray.errors import RecordError
+from urbandet_ray.errors import RecordError, RunError
 from urbandet_ray.records.sources import ALL_FRAMES, Record, Source, read_source
 from urbandet_ray.runs.run_folder import Marker, shard_name
 from urbandet_ray.storage import Storage
@@ -47,6 +48,9 @@ class Shard:
         return shard_name(self.source, self.first_index)
 
 
+_CUT = ("frames", "size_bytes", "fine_from", "batch")
+
+
 @dataclass(frozen=True)
 class CutRule:
     """When a shard is full: the same data is always cut the same way."""
@@ -62,6 +66,37 @@ class CutRule:
     """Shards are whole batches: a rest would cost the model a call for a few frames."""
     sample: SampleConfig = ALL_FRAMES
     """Which frames go in at all."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """What decides where shards begin, for run.json."""
+        return {name: getattr(self, name) for name in _CUT}
+
+    def as_begun(self, cut: Mapping[str, Any], place: str) -> CutRule:
+        """This rule, cutting as a run was cut that has begun.
+
+        Args:
+            cut: of its run.json; empty where it does not say it.
+            place: the run folder, for the message.
+
+        Raises:
+            RunError: the run.json does not tell a cut.
+        """
+        if not cut:
+            return self
+        try:
+            frames, size_bytes, fine, batch = (cut[name] for name in _CUT)
+            fine_from = None if fine is None else (int(fine[0]), int(fine[1]))
+            numbers = (int(frames), int(size_bytes), int(batch))
+        except (KeyError, TypeError, ValueError, IndexError):
+            numbers, fine_from = (0, 0, 0), None
+        if min(numbers) < 1:
+            raise RunError(
+                f"run.json of {place} is damaged: its cut is {dict(cut)}. Restore it from a copy, "
+                "or repeat the run with another output folder"
+            )
+        return replace(
+            self, frames=numbers[0], size_bytes=numbers[1], batch=numbers[2], fine_from=fine_from
+        )
 
     def frames_at(self, order: int, offset: int) -> int:
         """Records of a shard that starts here, at most."""
@@ -83,7 +118,8 @@ def fitting_rule(
     """The rule for an input: `shard.frames`, else `fitting_frames` a shard, and finer shards in the
     input's last sixteenth.
 
-    Depends on the config, the input's listing and the batch alone: a resumed run cuts as before.
+    Depends on the config, the input's listing and the batch alone. A resumed run cuts as it began
+    (CutRule.as_begun).
     """
     size_bytes = shard.megabytes << 20
     if shard.frames:

@@ -56,6 +56,8 @@ class InferenceManifest:
         sources, size_bytes: how many files there were, and their sizes together.
         fingerprint: hashes of model, settings and input.
         files: what of the input is read and what is left out (InputContents of records/).
+        cut: how its input is cut into shards (CutRule of inference/); a resume goes on with it.
+            Empty in runs of versions before 0.3.
     """
 
     kind: ClassVar[_KINDS] = "inference"
@@ -69,6 +71,7 @@ class InferenceManifest:
     size_bytes: int
     fingerprint: dict[str, str]
     files: dict[str, Any] = field(default_factory=dict)
+    cut: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _ = self.draw, self.score_min  # a run.json that lacks them is refused when it is read
@@ -118,6 +121,7 @@ class InferenceManifest:
             "sources": self.sources,
             "size_bytes": self.size_bytes,
             "files": self.files,
+            "cut": self.cut,
             "fingerprint": self.fingerprint,
         }
 

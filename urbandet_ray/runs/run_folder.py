@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 from urbandet_ray.errors import NotFoundError, RunError
 from urbandet_ray.json_files import read_value, to_json
@@ -62,6 +63,13 @@ class Marker:
         if self.first_index < 0 or self.next_index < self.first_index + (not self.last):
             raise ValueError("records in order, from first_index to a higher next_index")
 
+    def may_precede(self, other: Marker) -> bool:
+        """Whether both can be of one cut of a source, this one first; others may lack between."""
+        if self.last or self.source != other.source or other.first_index < self.next_index:
+            return False
+        adjoins = other.first_index == self.next_index
+        return not adjoins or other.first_offset == self.next_offset
+
 
 def shard_name(source: str, first_index: int) -> str:
     """Name of the shard of `source` that starts at record `first_index`."""
@@ -103,14 +111,28 @@ class RunFolder:
         )
 
     def markers(self) -> list[Marker]:
-        """All committed shards in drive order."""
+        """All committed shards in drive order.
+
+        Raises:
+            RunError: a marker is damaged, or two of them hold the same records.
+        """
         try:
             files = [f.uri for f in self.storage.list_files(self.path("commit"))]
         except NotFoundError:
             return []
         with ThreadPoolExecutor(16) as pool:
             markers = list(pool.map(self._marker, files))
-        return sorted(markers, key=lambda m: (m.source_order, m.first_index))
+        in_order = sorted(markers, key=lambda m: (m.source_order, m.first_index))
+        for one, after in pairwise(in_order):
+            if one.source_order == after.source_order and not one.may_precede(after):
+                raise RunError(
+                    f"{self.uri} was cut in two ways: shard {one.shard} holds the records "
+                    f"{one.first_index} to {one.next_index - 1}"
+                    f"{', the last ones,' if one.last else ''} and {after.shard} begins at "
+                    f"{after.first_index}. Frames would count twice: repeat the run with another "
+                    "output folder"
+                )
+        return in_order
 
     def _marker(self, uri: str) -> Marker:
         remedy = f"Delete it and resume the run ({_RESUME}): its shard is then done again"

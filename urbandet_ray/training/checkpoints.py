@@ -133,16 +133,20 @@ class RunCheckpoints:
         text = json.dumps({**state, "checkpoint": name}, indent=1, sort_keys=True) + "\n"
         self._storage.write_bytes(join_uri(uri, STATE_NAME), text.encode())
         _remove(folder, name)
-        self._prune(uri, self._keep if kind == LAST else 1)
+        self._prune(uri, state["step"], self._keep if kind == LAST else 1)
 
-    def _prune(self, uri: str, keep: int) -> None:
-        """Delete all but the newest; what a killed try left half written goes with them."""
+    def _prune(self, uri: str, named: int, keep: int) -> None:
+        """Delete all but the newest up to the step that state.json names.
+
+        Later steps go too: a killed try left them, maybe half written, and this one resumed below.
+        """
         files: dict[int, list[str]] = {}
         for info in self._storage.list_files(uri):
             stem, dash, number = PurePosixPath(info.uri).name.partition(".")[0].partition("-")
             if stem == "ckpt" and dash and number.isdigit():
                 files.setdefault(int(number), []).append(info.uri)
-        for step in sorted(files)[: -max(keep, 1)]:
+        kept = sorted(step for step in files if step <= named)[-max(keep, 1) :]
+        for step in files.keys() - set(kept):
             for old in files[step]:
                 self._storage.delete(old)
 
@@ -171,11 +175,15 @@ def fetch_checkpoint(
         raise RunError(f"{place} is damaged: it does not name a checkpoint. {remedy}")
     local = folder / kind
     local.mkdir(parents=True, exist_ok=True)
-    found = list(storage.list_files(join_uri(uri, f"{name}.*")))
+    found = [
+        info
+        for info in storage.list_folder(uri)
+        if PurePosixPath(info.uri).name.startswith(f"{name}.")
+    ]
     if len(found) < 2:
         raise RunError(
-            f"{join_uri(uri, name)} lacks its index or data file: the run folder was changed by "
-            "hand; delete its state.json to start from the beginning"
+            f"{place} names {name}, whose index or data file is not in {uri}: restore it from a "
+            f"copy of the run, or delete {place} to train from the beginning"
         )
     for info in found:
         storage.download_file(info.uri, local / PurePosixPath(info.uri).name)

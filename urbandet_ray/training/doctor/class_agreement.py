@@ -48,7 +48,7 @@ def _check_count(case: Case) -> Iterator[Finding]:
             f"num_classes: {highest}",
             setting(place, highest),
         )
-    elif len(known) < highest:
+    if len(known) < highest:
         missing = sorted(set(range(1, highest + 1)) - set(known))
         yield case.finding(
             "note",
