@@ -35,7 +35,7 @@ def ids(run: RunFolder) -> list[int]:
     return [int(track_id) for row in rows for track_id in row.detections.track_ids]
 
 
-def test_ids_stand_in_the_detections_and_are_counted(run: RunFolder) -> None:
+def test_ids_stand_in_files_of_their_own_and_are_counted(run: RunFolder) -> None:
     """The report and tracks.json say what the files hold, and by which rules."""
     assert set(ids(run)) == {-1}
     report = track(run.uri, RULES, run.storage)
@@ -52,12 +52,12 @@ def test_ids_stand_in_the_detections_and_are_counted(run: RunFolder) -> None:
 
 
 def test_nothing_but_the_ids_changes(run: RunFolder) -> None:
-    """Boxes, scores, classes, names and order stay; so do markers and run.json."""
+    """Boxes, scores, classes, names and order stay; what markers vouch for is not written again."""
     before, rows = files(run), [row for marker in run.markers() for row in run.rows(marker)]
     track(run.uri, RULES, run.storage)
     after = files(run)
     assert {uri for uri in after if after[uri] != before.get(uri)} == {
-        run.path(TRACKS_NAME), *(run.detections_uri(marker.shard) for marker in run.markers())
+        run.path(TRACKS_NAME), *(run.tracks_uri(marker.shard) for marker in run.markers())
     }  # fmt: skip
     for old, new in zip(rows, (r for m in run.markers() for r in run.rows(m)), strict=True):
         assert (old.shard, old.index, old.frame_key) == (new.shard, new.index, new.frame_key)

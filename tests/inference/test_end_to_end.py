@@ -208,12 +208,14 @@ def test_damaged_records_become_dead_letters(
 def test_a_resume_cuts_as_the_run_began(
     finished: Path, drives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By another version's rule, shards would overlap and frames count twice."""
+    """By another version's rule, shards would overlap and frames count twice. A shard whose files
+    are gone is done again, and said."""
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     markers = sorted((run / "commit").glob("*.json"))
     for lost in (markers[1], markers[-1]):  # the second shard of one drive, the last of the other
         lost.unlink()
+    min(run.glob("frames/*/*.jpg")).write_bytes(b"")  # as after a power cut
     rule = CutRule(7, 1 << 20)
     monkeypatch.setattr("urbandet_ray.commands.infer.fitting_rule", lambda *_: rule)
     report = urbandet_ray.infer(str(drives), str(run), coco=True, **SETTINGS)

@@ -10,13 +10,14 @@ from pictures import exif_turn, odd_jpegs, odd_pngs, saved, smooth_picture
 
 from urbandet_ray.config import InferConfig, load_config
 from urbandet_ray.detections import Detections
-from urbandet_ray.errors import ModelError
+from urbandet_ray.errors import ModelError, RecordError, RunError
 from urbandet_ray.inference.job import InferJob
 from urbandet_ray.inference.processor import ShardProcessor
 from urbandet_ray.inference.shards import CutRule, read_shards
 from urbandet_ray.labels import STREET_LABELS
 from urbandet_ray.records.images import decode_image
 from urbandet_ray.records.sources import list_sources
+from urbandet_ray.runs.lock import LOCK_NAME, WriterLock
 from urbandet_ray.runs.run_folder import RunFolder
 from urbandet_ray.storage import Storage
 
@@ -103,6 +104,63 @@ def test_a_model_that_skips_images_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="answered for 1 of 3 images"):
         ShardProcessor(job).process(shard)
     assert RunFolder(str(tmp_path / "run"), STORAGE).markers() == []
+
+
+def files_of(run: Path) -> dict[Path, tuple[bytes, int]]:
+    """Content and time of all files but the lock's."""
+    return {
+        path: (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in run.rglob("*")
+        if path.is_file() and path.name != LOCK_NAME
+    }
+
+
+def test_a_committed_shard_is_left_as_it_is(tmp_path: Path) -> None:
+    """By a try that gets it again; it tells what the first one told."""
+    path = write_drive(tmp_path / "a.tfrecord", 5)
+    shard = only_shard(path)
+    broken = replace(shard.records[2], frame=None, error=RecordError("bad-crc", "x"))
+    shard = replace(shard, records=(*shard.records[:2], broken, *shard.records[3:]))
+    first = ShardProcessor(job_of(tmp_path / "run")).process(shard)
+    before = files_of(tmp_path / "run")
+    job = replace(job_of(tmp_path / "run"), make_detector=ShortDetector)
+    again = ShardProcessor(job).process(shard)
+    assert files_of(tmp_path / "run") == before
+    for name in ("shard", "frames", "detections", "dead_letters", "extent"):
+        assert getattr(again, name) == getattr(first, name)
+
+
+def test_a_process_that_lost_the_run_folder_writes_nothing(tmp_path: Path) -> None:
+    """Neither frames nor detections nor a marker."""
+    shard = only_shard(write_drive(tmp_path / "a.tfrecord", 5))
+    lock = str(tmp_path / "run" / LOCK_NAME)
+    with WriterLock(STORAGE, lock, "the first") as first:
+        claim = first.claim
+    with (
+        WriterLock(STORAGE, lock, "the second"),
+        pytest.raises(RunError, match="is now that of 'the second'"),
+    ):
+        ShardProcessor(replace(job_of(tmp_path / "run"), claim=claim)).process(shard)
+    assert files_of(tmp_path / "run") == {}
+
+
+def test_a_lock_that_is_lost_within_a_shard_keeps_it_from_being_committed(tmp_path: Path) -> None:
+    """A process that stood still between two batches."""
+    shard = only_shard(write_drive(tmp_path / "a.tfrecord", 7))
+    lock = tmp_path / "run" / LOCK_NAME
+
+    class Losing(SquareDetector):
+        """Loses the lock when it is asked."""
+
+        def detect(self, images) -> list[Detections]:
+            lock.write_text("{}")
+            return super().detect(images)
+
+    with WriterLock(STORAGE, str(lock), "the first") as first:
+        job = replace(job_of(tmp_path / "run"), make_detector=Losing, claim=first.claim)
+        with pytest.raises(RunError, match="is gone"):
+            ShardProcessor(job).process(shard)
+    assert not (tmp_path / "run/commit").exists()
 
 
 def test_the_same_shard_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -65,15 +65,15 @@ def test_a_run_without_either_says_nothing_of_them(plain: Path) -> None:
 
 
 def test_tracks_change_nothing_else(plain: Path, tracked: Path) -> None:
-    """Detections but for the ids, frames, markers, COCO's files and the fingerprint."""
+    """Detections, frames, markers, COCO's files and the fingerprint; the ids are beside them."""
     known = json.loads((tracked / TRACKS_NAME).read_text())
     ids = all_ids(tracked)
     assert set(ids) == {-1, *range(1, known["tracks"] + 1)}
     assert len(ids) == known["detections"] == len(all_ids(plain))
     before, after = contents(plain), contents(tracked)
     changed = {name for name in after if after[name] != before.get(name)}
-    detections = {name for name in before if name.startswith("detections/")}
-    assert changed == {TRACKS_NAME, *detections}
+    tables = {Path(name).name for name in before if name.startswith("detections/")}
+    assert changed == {TRACKS_NAME, *(f"tracks/{name}" for name in tables)}
 
 
 def test_a_finished_run_is_tracked_later_without_ray(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -360,6 +362,49 @@ def test_a_heartbeat_whose_answer_was_lost_is_not_another_writer(file: str) -> N
     with WriterLock(storage, file, "x", heartbeat_s=0.01) as lock:
         wait_for(lambda: storage.writes >= 4 or lock.lost, "heartbeats after the lost answer")
         lock.check()
+
+
+def test_a_claim_travels_and_tells_when_the_lock_is_another_s(place: Place) -> None:
+    """A process that stood still looks before it writes; in between it trusts what it saw."""
+    storage, uri = place
+    with WriterLock(storage, uri, "a") as lock:
+        claim = pickle.loads(pickle.dumps(lock.claim))
+        claim.check()
+        other = replace(Owner.parse(storage.read_bytes(uri)), token="another", label="b")
+        storage.write_bytes(uri, other.to_json())
+        claim.check()
+        with pytest.raises(RunError, match=r"is now that of 'b' on host .*writes nothing more"):
+            claim.check(now=True)
+        with pytest.raises(RunError, match="is now that of 'b'"):
+            pickle.loads(pickle.dumps(claim)).check()  # what one process saw, another did not
+        storage.delete(uri)
+        with pytest.raises(RunError, match=r"writer\.json is gone: this process stood still"):
+            claim.check(now=True)
+
+
+def test_a_claim_is_looked_at_again_after_a_while(clock: Clock, file: str) -> None:
+    """Long before another could take the lock of a writer that stood still."""
+    with WriterLock(Storage(), file, "a") as lock:
+        claim = lock.claim
+        claim.check()
+        Path(file).write_text("{}")
+        claim.check()
+        clock.now += 6
+        with pytest.raises(RunError, match="is gone"):
+            claim.check()
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="no clock counts suspended time")
+def test_a_suspended_machine_s_time_counts(monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    """Linux' monotonic clock stands still meanwhile, and a lock lost in a nap would seem held."""
+    napped_s = 0.0
+    read = time.clock_gettime
+    monkeypatch.setattr(time, "clock_gettime", lambda which: read(which) + napped_s)
+    with WriterLock(Storage(), file, "a", heartbeat_s=20, stale_after_s=60) as lock:
+        lock.check()
+        napped_s = 3600.0
+        with pytest.raises(RunError, match="no heartbeat could be written"):
+            lock.check()
 
 
 def test_times_must_make_sense() -> None:

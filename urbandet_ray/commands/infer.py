@@ -30,6 +30,7 @@ from urbandet_ray.models.loader import find_model
 from urbandet_ray.records.input_contents import list_input
 from urbandet_ray.records.sampling import check_sample
 from urbandet_ray.records.sources import Source
+from urbandet_ray.runs.completeness import find_losses
 from urbandet_ray.runs.lock import LOCK_NAME, WriterLock
 from urbandet_ray.runs.manifest import begin_run
 from urbandet_ray.runs.run_folder import (
@@ -123,6 +124,7 @@ def infer(
     folder = job.folder()
     ids = CocoIds(config.coco_images, labels, storage) if config.coco_images else None
     with WriterLock(storage, folder.path(LOCK_NAME), "urbandet infer") as lock:
+        job = replace(job, claim=lock.claim)
         if choice is not None:
             keep_choice(choice, folder)
         batch = config.batch_size or detector.batch_size
@@ -130,6 +132,11 @@ def infer(
         if begin_run(replace(manifest, cut=rule.to_dict()), folder.uri, storage):
             rule = rule.as_begun(folder.manifest().cut, folder.uri)
         storage.sweep(folder.uri)
+        for loss in find_losses(folder, folder.markers()):
+            lock.check()
+            storage.delete(folder.marker_uri(loss.marker.shard))
+            if say is not None:
+                say(f"{loss.to_text()}; it is done again")
 
         def watch(progress: Progress) -> None:
             lock.check()
@@ -140,6 +147,7 @@ def infer(
         if result.resumed:  # actors of the killed try may have outlived the first sweep
             storage.sweep(folder.uri)
         tracks = _finish(config, job, lock.check)
+        lock.check()
         if ids is not None or config.coco:
             _write_coco(config, job, sources, ids, say)
         _record_attempt(folder, result)

@@ -1,4 +1,4 @@
-"""`urbandet track`: numbers for the objects of a finished run, written into its detections."""
+"""`urbandet track`: numbers for the objects of a finished run, written beside its detections."""
 
 from __future__ import annotations
 

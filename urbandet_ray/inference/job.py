@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from urbandet_ray.config import InferConfig
 from urbandet_ray.labels import LabelMap
 from urbandet_ray.models.detector import Detector
+from urbandet_ray.runs.lock import Claim
 from urbandet_ray.runs.run_folder import RunFolder
 from urbandet_ray.storage import Storage
 
@@ -24,6 +25,7 @@ class InferJob:
         make_detector: builds the detector inside the actor.
         labels: the run's classes.
         least_wh: JPEGs may be decoded smaller, down to this width and height; None is whole.
+        claim: the writer's hold on the run folder; None where nobody else can write there.
     """
 
     config: InferConfig
@@ -31,6 +33,7 @@ class InferJob:
     make_detector: Callable[[], Detector]
     labels: LabelMap
     least_wh: tuple[int, int] | None = None
+    claim: Claim | None = None
 
     def folder(self) -> RunFolder:
         """The run folder."""

@@ -122,18 +122,24 @@ class ShardProcessor:
         rows_to_parquet([])
 
     def process(self, shard: Shard) -> ShardSummary:
-        """Do the shard and commit it.
+        """Do the shard and commit it; one that is committed already is left as it is.
 
         Raises:
             ModelError, StorageError: what ends the run. Bad records do not: they are dead letters.
+            RunError: another writer has the run folder.
         """
         started = time.time()
+        self._look_at_claim(now=True)
+        done = self._folder.committed(shard.name)
+        if done is not None:  # by a try whose answer got lost
+            return self._told(done, shard, started)
         clock = StageClock()
         clock.busy_s["read"] = shard.read_s
         bad: list[tuple[Record, RecordError]] = []
         doubts: list[str] = []
         rows: list[DetectionRow] = []
-        drawing: deque[Future[None]] = deque()
+        drawing: deque[Future[int]] = deque()
+        drawn: list[int] = []
         memory_mb = 0.0
         for batch in self._batches(shard, clock, bad, doubts):
             with self._model_turn, clock.stage("model"):
@@ -147,12 +153,11 @@ class ShardProcessor:
             if len(rows) % 16 < len(batch):
                 memory_mb = max(memory_mb, own_memory_mb())
             while len(drawing) > 2 * self._batch_size:
-                drawing.popleft().result()
+                drawn.append(drawing.popleft().result())
         memory_mb = max(memory_mb, own_memory_mb())
-        for future in drawing:
-            future.result()
+        drawn += [future.result() for future in drawing]
         with clock.stage("write"):
-            letters = self._commit(shard, rows, bad, len(doubts))
+            letters = self._commit(shard, rows, bad, len(doubts), drawn)
         return ShardSummary(
             shard=shard.name,
             source=shard.source,
@@ -239,7 +244,8 @@ class ShardProcessor:
         image: Image,
         detections: Detections,
         frame: Frame,
-    ) -> None:
+    ) -> int:
+        """Write the annotated frame; its bytes."""
         settings = self._job.config.draw
         with clock.stage("draw"):
             shown = detections.above(settings.score_min)
@@ -247,8 +253,10 @@ class ShardProcessor:
         with clock.stage("encode"):
             encoded = encode_jpeg(drawn, settings.jpeg_quality)
         with clock.stage("write"):
+            self._look_at_claim()
             uri = self._folder.frame_uri(source, index)
             self._job.storage.write_provisional(uri, encoded)  # the marker makes it count
+        return len(encoded)
 
     def _commit(
         self,
@@ -256,14 +264,25 @@ class ShardProcessor:
         rows: list[DetectionRow],
         bad: list[tuple[Record, RecordError]],
         doubts: int,
+        drawn: list[int],
     ) -> list[DeadLetter]:
+        """Write all but the frames, wait until the disk has everything, then write the marker.
+
+        Args:
+            drawn: bytes of the annotated frames, which are written; empty where none are drawn.
+        """
         store, folder = self._job.storage, self._folder
+        self._look_at_claim()
         bad.sort(key=lambda entry: entry[0].index)
         letters = [self._bury(shard, record, error) for record, error in bad]
+        sizes = [*drawn, *(letter.size_bytes for letter in letters)]
         if letters:
-            lines = "".join(json.dumps(asdict(letter)) + "\n" for letter in letters)
-            store.write_bytes(folder.path("dead_letter", f"{shard.name}.jsonl"), lines.encode())
-        store.write_bytes(folder.detections_uri(shard.name), rows_to_parquet(rows))
+            lines = "".join(json.dumps(asdict(letter)) + "\n" for letter in letters).encode()
+            store.write_bytes(folder.path("dead_letter", f"{shard.name}.jsonl"), lines)
+            sizes.append(len(lines))
+        table = rows_to_parquet(rows)
+        store.write_bytes(folder.detections_uri(shard.name), table)
+        store.make_durable(folder.frame_uri(shard.source, row.index) for row in rows if drawn)
         marker = Marker(
             shard=shard.name,
             source=shard.source,
@@ -277,9 +296,37 @@ class ShardProcessor:
             detections=sum(len(row.detections) for row in rows),
             dead_letters=len(letters),
             doubts=doubts,
+            files=len(sizes) + 1,
+            size_bytes=sum(sizes) + len(table),
         )
+        self._look_at_claim(now=True)
         folder.commit(marker)
         return letters
+
+    def _look_at_claim(self, *, now: bool = False) -> None:
+        if self._job.claim is not None:
+            self._job.claim.check(now=now)
+
+    def _told(self, done: Marker, shard: Shard, started: float) -> ShardSummary:
+        """What is to be said of a shard that was committed before."""
+        letters: list[DeadLetter] = []
+        if done.dead_letters:
+            place = self._folder.path("dead_letter", f"{done.shard}.jsonl")
+            lines = self._job.storage.read_bytes(place).decode().splitlines()
+            letters = [DeadLetter(**json.loads(line)) for line in lines]
+        return ShardSummary(
+            shard=done.shard,
+            source=done.source,
+            source_order=done.source_order,
+            frames=done.frames,
+            detections=done.detections,
+            dead_letters=tuple(letters),
+            doubts=(f"{done.shard}: see the log of the try before",) * done.doubts,
+            extent=shard.extent,
+            started=started,
+            ended=time.time(),
+            actor=os.getpid(),
+        )
 
     def _bury(self, shard: Shard, record: Record, error: RecordError) -> DeadLetter:
         raw = bytes(record.frame.encoded if record.frame is not None else record.raw)

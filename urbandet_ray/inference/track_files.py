@@ -1,4 +1,4 @@
-"""Track ids written into a run's detections, and tracks.json, which says how they were made."""
+"""Track ids of a run's detections, and tracks.json, which says how they were made."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from urbandet_ray.runs.run_folder import TRACKS_NAME, RunFolder
 
 @dataclass(frozen=True)
 class TracksFile:
-    """tracks.json: what the ids in a run's detections were made by, and how many there are."""
+    """tracks.json: what the ids of a run's detections were made by, and how many there are."""
 
     rules: dict[str, Any]
     trackforge: str
@@ -62,7 +62,8 @@ def write_tracks(folder: RunFolder, rules: TrackConfig, check: Callable[[], None
     known = None
     with contextlib.suppress(NotFoundError, RunError):  # a damaged file is written anew
         known = read_tracks(folder)
-    if known is not None and made_by == {key: getattr(known, key) for key in made_by}:
+    is_there = any(folder.storage.list_folder(folder.path("tracks")))  # versions before had none
+    if known is not None and is_there and made_by == {key: getattr(known, key) for key in made_by}:
         counts = (known.tracks, known.tracked, known.detections)
         return TrackReport(folder.uri, *counts, changed=False)
     storage, place = folder.storage, folder.path(TRACKS_NAME)
@@ -75,7 +76,7 @@ def write_tracks(folder: RunFolder, rules: TrackConfig, check: Callable[[], None
             tracked += int((ids > 0).sum())
             detections += len(ids)
         check()
-        storage.write_bytes(folder.detections_uri(shard), rows_to_parquet(rows))
+        storage.write_bytes(folder.tracks_uri(shard), rows_to_parquet(rows))
     check()
     counted = {"tracks": tracks, "tracked": tracked, "detections": detections}
     storage.write_bytes(place, to_json({**made_by, **counted}))
@@ -83,7 +84,7 @@ def write_tracks(folder: RunFolder, rules: TrackConfig, check: Callable[[], None
 
 
 def read_tracks(folder: RunFolder) -> TracksFile:
-    """tracks.json; without it the detections have no ids, or those of a try that was cut off.
+    """tracks.json; without it the detections have no ids, or tracks/ is of a try that was cut off.
 
     Raises:
         NotFoundError: there is none.

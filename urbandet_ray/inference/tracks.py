@@ -59,7 +59,8 @@ def track_run(folder: RunFolder, rules: TrackConfig) -> Iterator[tuple[str, list
         RunError: it is not done.
         InputError: a file of detections is damaged.
     """
-    in_drive_order = (row for marker in folder.finished_markers() for row in folder.rows(marker))
+    markers = folder.finished_markers()
+    in_drive_order = (row for marker in markers for row in folder.rows_without_ids(marker))
     for shard, rows in groupby(track_rows(in_drive_order, rules), key=lambda row: row.shard):
         yield shard, list(rows)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import socket
 import threading
@@ -27,6 +28,7 @@ from urbandet_ray.storage.files import Storage
 LOCK_NAME = "writer.json"
 
 _CLAIM_TRIES = 5
+_CLAIM_HOLDS_S = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -83,6 +85,45 @@ class Owner:
         return f"{self.label!r} on host {self.host}, pid {self.pid}, since {since}"
 
 
+class Claim:
+    """One writer's hold on a lock, for its other processes; it travels to them.
+
+    A process that stood still (a suspended laptop, SIGSTOP) may wake when another writer has taken
+    over and finished. It looks before it writes.
+    """
+
+    def __init__(self, storage: Storage, uri: str, token: str) -> None:
+        self._storage, self._uri, self._token = storage, uri, token
+        self._seen_at_s = -math.inf
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Claim, (self._storage, self._uri, self._token)  # clocks are each machine's own
+
+    def check(self, *, now: bool = False) -> None:
+        """Look whether the lock is still this writer's, if it was not seen a moment ago.
+
+        Args:
+            now: look in any case.
+
+        Raises:
+            RunError: another writer has it, or nobody.
+            StorageError: nobody can tell.
+        """
+        at_s = _clock_s()
+        if not now and at_s - self._seen_at_s < _CLAIM_HOLDS_S:
+            return
+        owner = None
+        with contextlib.suppress(NotFoundError):
+            owner = Owner.parse(self._storage.read_bytes(self._uri))
+        if owner is None or owner.token != self._token:
+            whose = "is gone" if owner is None else f"is now that of {owner}"
+            raise RunError(
+                f"the lock {self._uri} {whose}: this process stood still for too long, and writes "
+                "nothing more"
+            )
+        self._seen_at_s = at_s
+
+
 class WriterLock:
     """Context manager: one live writer for what `uri` guards.
 
@@ -119,6 +160,11 @@ class WriterLock:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._lost_to = ""
+
+    @property
+    def claim(self) -> Claim:
+        """For the processes that write on this writer's behalf."""
+        return Claim(self._storage, self._uri, self._owner.token)
 
     @property
     def lost_message(self) -> str:
@@ -198,7 +244,7 @@ class WriterLock:
         return owner is not None and owner.token == self._owner.token
 
     def _silent_s(self) -> float:
-        return time.monotonic() - self._beaten_at_s
+        return _clock_s() - self._beaten_at_s
 
     def _look(self) -> tuple[str, Owner | None]:
         version = self._storage.info(self._uri).version
@@ -226,8 +272,8 @@ class WriterLock:
         if owner and time.time() - owner.beat_s > self._stale_after_s:
             watch_s = min(watch_s, 2 * self._heartbeat_s)
         _log.warning("%s: watching up to %.0f s whether %s lives", self._uri, watch_s, owner)
-        until = time.monotonic() + watch_s
-        while (left_s := until - time.monotonic()) > 0:
+        until = _clock_s() + watch_s
+        while (left_s := until - _clock_s()) > 0:
             time.sleep(min(left_s, self._heartbeat_s / 2))
             if self._storage.info(self._uri).version != version:
                 raise self._live(owner)
@@ -243,7 +289,7 @@ class WriterLock:
         beats = self._owner.beats + 1 if self._version else 0
         since_s = self._owner.since_s if self._version else now_s
         owner = replace(self._owner, since_s=since_s, beat_s=now_s, beats=beats)
-        begun_s = time.monotonic()
+        begun_s = _clock_s()
         self._version = self._storage.write_bytes(
             self._uri, owner.to_json(), if_absent=if_absent, if_version=if_version
         )
@@ -273,6 +319,13 @@ class WriterLock:
             if not self._is_ours(owner):
                 raise
             self._write(if_version=version)
+
+
+def _clock_s() -> float:
+    """Seconds by a clock that goes on while the machine is suspended, where there is one."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
 
 
 def _new_owner(label: str) -> Owner:

@@ -2,17 +2,19 @@
 
     run.json                          what was run, with its fingerprint (runs/manifest.py)
     detections/SHARD.parquet          a row a frame
+    tracks/SHARD.parquet              the same with track ids, once there is a tracks.json
     frames/SOURCE/000012.jpg          annotated frames
     dead_letter/SHARD.jsonl, *.bin    records that could not be used: where, why, raw bytes
     commit/SHARD.json                 the marker, written last; without it the shard does not exist
-    tracks.json                       how the detections got their track ids, written after them
+    tracks.json                       how detections got their track ids, written after them
     backend.json                      what backend=auto measured and chose, written first
     coco/, metrics.json               results over the whole run
     writer.json                       held while somebody writes here (runs/lock.py)
     attempts/                         timings, one file a try; nothing else depends on the clock
 
 Every name derives from the source and the record's index, so a repeated try overwrites the same
-bytes. Readers start from the markers (the completion marker of datatrove's executor, per shard).
+bytes. What a marker vouches for is not written again. Readers start from the markers (the
+completion marker of datatrove's executor, per shard).
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
-from urbandet_ray.errors import NotFoundError, RunError
+from urbandet_ray.errors import ConflictError, NotFoundError, RunError
 from urbandet_ray.json_files import read_value, to_json
 from urbandet_ray.runs.detections_table import DetectionRow, rows_from_parquet
 from urbandet_ray.runs.manifest import InferenceManifest, read_manifest
@@ -44,6 +46,8 @@ class Marker:
         last: the source ends here.
         frames, detections, dead_letters: what it holds; frames + dead_letters is the record count.
         doubts: of the frames, those that the strict decoder refused and the tolerant one took.
+        files, size_bytes: how many files it vouches for, and their bytes together; -1 in markers of
+            versions before 0.3.
     """
 
     shard: str
@@ -58,6 +62,8 @@ class Marker:
     detections: int
     dead_letters: int
     doubts: int = 0
+    files: int = -1
+    size_bytes: int = -1
 
     def __post_init__(self) -> None:
         if self.first_index < 0 or self.next_index < self.first_index + (not self.last):
@@ -91,6 +97,10 @@ class RunFolder:
         """URI of a shard's detections."""
         return self.path("detections", f"{shard}.parquet")
 
+    def tracks_uri(self, shard: str) -> str:
+        """URI of a shard's detections with track ids."""
+        return self.path("tracks", f"{shard}.parquet")
+
     def frame_uri(self, source: str, index: int) -> str:
         """URI of an annotated frame."""
         return f"{self.path('frames', source)}/{index:06d}.jpg"
@@ -105,10 +115,36 @@ class RunFolder:
         return read_manifest(self.uri, self.storage, InferenceManifest)
 
     def commit(self, marker: Marker) -> None:
-        """Make a shard count. All its files must have been written."""
-        self.storage.write_bytes(
-            self.path("commit", f"{marker.shard}.json"), to_json(asdict(marker))
-        )
+        """Make a shard count, once. All its files must have been written.
+
+        Raises:
+            RunError: it was committed with another content.
+        """
+        try:
+            self.storage.write_bytes(
+                self.marker_uri(marker.shard), to_json(asdict(marker)), if_absent=True
+            )
+        except ConflictError:
+            if self.committed(marker.shard) != marker:  # else an answer of ours that got lost
+                raise RunError(
+                    f"{self.marker_uri(marker.shard)} is there already, and says something else: "
+                    "two writers were at work. The one that came first counts"
+                ) from None
+
+    def committed(self, shard: str) -> Marker | None:
+        """The marker of a shard; None where it is not committed.
+
+        Raises:
+            RunError: the marker is damaged.
+        """
+        try:
+            return self._marker(self.marker_uri(shard))
+        except NotFoundError:
+            return None
+
+    def marker_uri(self, shard: str) -> str:
+        """URI of what makes a shard count."""
+        return self.path("commit", f"{shard}.json")
 
     def markers(self) -> list[Marker]:
         """All committed shards in drive order.
@@ -161,6 +197,25 @@ class RunFolder:
     def rows(self, marker: Marker) -> list[DetectionRow]:
         """Detections of a committed shard, a row a frame, in record order.
 
+        They have track ids where the run was tracked.
+
+        Raises:
+            NotFoundError, InputError: its file is gone or damaged.
+        """
+        if not self.storage.exists(self.path(TRACKS_NAME)):
+            return self.rows_without_ids(marker)
+        uri = self.tracks_uri(marker.shard)
+        try:
+            return list(rows_from_parquet(self.storage.read_bytes(uri), uri))
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"{error}: the track ids of a shard are gone. Delete {self.path(TRACKS_NAME)} and "
+                f"run `urbandet track {self.uri}`"
+            ) from None
+
+    def rows_without_ids(self, marker: Marker) -> list[DetectionRow]:
+        """The same as the model's actors wrote them.
+
         Raises:
             NotFoundError, InputError: its file is gone or damaged.
         """
@@ -170,7 +225,7 @@ class RunFolder:
         except NotFoundError as error:
             raise NotFoundError(
                 f"{error}: the detections of a committed shard are gone. Delete "
-                f"{self.path('commit', f'{marker.shard}.json')} and resume the run"
+                f"{self.marker_uri(marker.shard)} and resume the run"
             ) from None
 
 

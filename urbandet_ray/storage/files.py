@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -143,13 +143,22 @@ class Storage:
         """Write a file that counts only once another, written later, says so.
 
         A local one is written in place and without waiting for the disk, at a third of the cost;
-        it may stand half written after a crash.
+        it may stand half written after a crash. `make_durable` comes before what makes it count.
         """
         at = parse_uri(uri)
         if isinstance(at, Path):
             local.write_in_place(at, data)
         else:
             self._remote.write_bytes(at, data, if_absent=False, if_version=None)
+
+    def make_durable(self, uris: Iterable[str]) -> None:
+        """Wait until these files would be there after a power cut; on S3 they are.
+
+        Raises:
+            StorageError: one is not there, or the disk does not take it.
+        """
+        places = [parse_uri(uri) for uri in uris]
+        local.make_durable([at for at in places if isinstance(at, Path)])
 
     def sweep(self, uri: str) -> int:
         """Remove what killed writers left unfinished below a folder; S3 has no such files.

@@ -8,7 +8,8 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -18,6 +19,7 @@ from urbandet_ray.storage.policy import FileInfo
 from urbandet_ray.uris import glob_regex, has_glob, split_glob
 
 _COPY_BYTES = 1 << 20
+_SYNC_THREADS = 16
 _TO_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 _UNFINISHED = re.compile(r"\..*\.[0-9a-f]{12}\.tmp")
 
@@ -146,6 +148,32 @@ def delete(path: Path) -> None:
         path.unlink()
 
 
+def make_durable(paths: Sequence[Path]) -> None:
+    """Wait for the disk to have the files, their folders and the folders above those.
+
+    By several threads: a journal takes many files with one of its commits.
+    """
+    if not paths:
+        return
+    folders = {path.parent for path in paths}
+    above = {one.parent for one in folders}
+    with ThreadPoolExecutor(_SYNC_THREADS) as pool:
+        for group in (paths, folders | above):
+            list(pool.map(_sync, group))
+
+
+def _sync(path: Path) -> None:
+    with _translated("write to the disk", path):
+        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(opened)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a file system that does not sync folders
+                raise
+        finally:
+            os.close(opened)
+
+
 def sweep(folder: Path) -> int:
     """Remove what killed writers left unfinished below a folder; returns how many files."""
     count = 0
@@ -165,7 +193,7 @@ def _write(
 ) -> str:
     temp = path.parent / f".{path.name[:180]}.{uuid.uuid4().hex[:12]}.tmp"
     with _translated("write", path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         try:
             with temp.open("wb") as out:
                 fill(out)
@@ -177,9 +205,19 @@ def _write(
                     _check_guard(path, if_absent, if_version)
                 version = _newer_version(temp, path)
                 temp.replace(path)
+                _sync(path.parent)  # its name; the content is on the disk already
         finally:
             temp.unlink(missing_ok=True)
     return version
+
+
+def _make_folder(folder: Path) -> None:
+    """With those above it, so that their names are on the disk too."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync(folder.parent)
 
 
 def _check_guard(path: Path, if_absent: bool, if_version: str | None) -> None:
