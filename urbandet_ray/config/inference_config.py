@@ -213,6 +213,9 @@ class InferConfig(Section):
     """Frames the model is given at a time; None is what it works best with."""
     max_bad_records: Count = 100
     """More dead letters than this fail the run."""
+    max_silence_minutes: Positive | None = 60
+    """A run that commits no shard for this long ends, and the same command resumes it; None waits
+    for ever. What it waits for is said each minute."""
     max_pixels: Positive = 100_000_000
     """Larger images become dead letters before they are decoded."""
     reduced_decode: bool = False

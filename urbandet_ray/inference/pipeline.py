@@ -23,6 +23,7 @@ from urbandet_ray.inference.job import InferJob, ShardSummary
 from urbandet_ray.inference.progress import Progress, ProgressMeter
 from urbandet_ray.inference.release import release_idle_nodes
 from urbandet_ray.inference.shards import CutRule, resume_point, share_of
+from urbandet_ray.inference.silence import SilenceWatch, heard
 from urbandet_ray.records.sources import Source
 from urbandet_ray.runs.run_folder import Marker, chains, unfinished_sources
 
@@ -58,7 +59,8 @@ def run_inference(
     left alone, everything else is done (again).
 
     Raises:
-        RunError: more bad records than allowed, an actor's error, or sources left uncovered.
+        RunError: more bad records than allowed, an actor's error, a cluster that is gone, no shard
+            for too long, or sources left uncovered.
     """
     max_bad_records = job.config.max_bad_records
     earlier = job.folder().markers()
@@ -66,7 +68,9 @@ def run_inference(
     summaries: list[ShardSummary] = []
     bad = sum(marker.dead_letters for marker in earlier)
     _refuse_too_many(bad, max_bad_records)
-    for summary in _stream(job, sources, earlier, rule):
+    minutes = job.config.max_silence_minutes
+    watch = SilenceWatch(minutes and minutes * 60, lambda: meter.snapshot().bottleneck)
+    for summary in heard(_stream(job, sources, earlier, rule), watch):
         if summary.failure is not None:
             raise RunError(summary.failure)
         summaries.append(summary)
