@@ -1,5 +1,6 @@
 """Videos as people have them: covers, damage, cuts, edit lists, many containers, uneven times."""
 
+import os
 import struct
 from collections.abc import Callable
 from fractions import Fraction
@@ -124,6 +125,39 @@ def test_a_bad_packet_costs_what_it_damages(
     assert [r.index for r in good] == [i for i in range(40) if not first <= i < end]
     span = f"frame {first} from" if end - first == 1 else f"frames {first} to {end - 1} from"
     assert f"hurt.{name[2:]}, {span} {first / 20:.3f} s on: " in detail
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs 2 cores"
+)
+def test_a_flipped_bit_costs_the_same_on_any_number_of_cores(tmp_path: Path) -> None:
+    """What is sound, what is damaged and why, to the byte; several threads differed."""
+    draw = np.random.default_rng(12)
+    path, cores = write_video(tmp_path / "a.mp4", b_frames=2), os.sched_getaffinity(0)
+
+    def flipped(payload: bytes) -> bytes:
+        place, bit = int(draw.integers(6, len(payload))), int(draw.integers(8))
+        changed = bytearray(payload)
+        changed[place] ^= 1 << bit
+        return bytes(changed)
+
+    def told(hurt: Path) -> list[tuple[int, str, bytes]]:
+        return [
+            (one.index, one.error.detail, b"") if one.error else (one.index, "", one.raw)
+            for one in read_all(hurt)
+        ]
+
+    damaged = 0
+    for number in range(1, 39):
+        hurt = damage_packet(path, number, flipped)
+        on_all = told(hurt)
+        try:
+            os.sched_setaffinity(0, {min(cores)})
+            assert told(hurt) == on_all, number
+        finally:
+            os.sched_setaffinity(0, cores)
+        damaged += any(detail for _, detail, _ in on_all)
+    assert damaged > 10
 
 
 def test_every_kind_of_damage_is_told_apart(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ A packet that cannot be decoded spoils the pictures that are predicted from it: 
 key frame, or itself alone where the container says that nothing depends on it. Decoders patch
 such pictures up or leave them out, each in its own way, so none of them is used.
 
-Decoding has no frame threads, so that errors and pictures belong to the same packets on any
-number of cores.
+Decoding has one thread: with several, FFmpeg's H.264 decoder keeps errors within a slice to itself,
+and what passes as sound depends on the number of cores. Videos are read beside one another instead.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class PictureDecoder:
         from av.codec.context import Flags
 
         self.codec = stream.codec_context
-        self.codec.thread_type = "SLICE"
+        self.codec.thread_type, self.codec.thread_count = "NONE", 1
         self.codec.flags |= Flags.copy_opaque.value
         self.codec.options = _OPTIONS.get(self.codec.name, {})
         self.clock = FrameClock(container, stream)
