@@ -289,7 +289,7 @@ class TrialActor:
             job = replace(
                 self._job, config=config, storage=Storage(), make_detector=lambda: detector
             )
-            processor = ShardProcessor(job)
+            processor, folder = ShardProcessor(job), job.folder()
             processor.warm_up()
             frames, busy = 0, 0.0
             try:
@@ -298,6 +298,7 @@ class TrialActor:
                 shard = _shard(records[: max(batch_size, TRIAL_FRAMES // batch_size * batch_size)])
                 begin = time.perf_counter()
                 while not frames or time.perf_counter() - begin < TRIAL_S:
+                    job.storage.delete(folder.marker_uri(shard.name))  # or it would be left as done
                     summary = processor.process(shard)
                     frames += summary.frames
                     busy += summary.busy_s["model"]
